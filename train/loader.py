@@ -10,7 +10,7 @@ from reelmill.datasets import keys, storage
 from reelmill.datasets.errors import UsageError
 from reelmill.datasets.example import Parsed
 from reelmill.datasets.manifest import FILE_NAME, Manifest
-from reelmill.train.order import Order, Share, last_part
+from reelmill.train.order import Order, Share, evaluated, last_part
 from reelmill.train.picture import Picture
 from reelmill.train.records import Labels, check_single_labels, join, locate
 from reelmill.train.sampling import Sampling, aligned
@@ -113,7 +113,14 @@ class Loader:
 
     def dataset(self) -> tf.data.Dataset:
         """Batches as :func:`load` describes them. Raises UsageError where the split fills no batch."""
-        places = self.order.places(self.num_examples)
+        clips = tf.data.INFINITE_CARDINALITY
+        if not self.order.training:
+            clips = evaluated(self.order, self.num_examples)
+        return self._delivered(self.order.batches(self.num_examples), clips=clips)
+
+    def _delivered(self, batches: tf.data.Dataset, *, clips: int) -> tf.data.Dataset:
+        """Batches of clips for batches of places in the order; ``clips``: how many there are in all of them."""
+        places = batches.unbatch().apply(tf.data.experimental.assert_cardinality(clips))
         readers = [records.reader() for records in self._records]
 
         def read(place: dict[str, tf.Tensor]) -> tuple[dict[str, tf.Tensor], tuple[tf.Tensor, ...]]:
@@ -122,8 +129,8 @@ class Loader:
         # Reading is a stage of its own: under tf.config.experimental.enable_op_determinism a stage that opens
         # files runs one call at a time, and decoding must not.
         raw = places.map(read, num_parallel_calls=tf.data.AUTOTUNE)
-        clips = raw.map(self._clip, num_parallel_calls=tf.data.AUTOTUNE)
-        batches = clips.batch(
+        found = raw.map(self._clip, num_parallel_calls=tf.data.AUTOTUNE)
+        batches = found.batch(
             self.order.replica_batch,
             drop_remainder=self.order.training,
             num_parallel_calls=tf.data.AUTOTUNE,

@@ -1,6 +1,6 @@
 """The sections ``train`` and ``evaluate`` of params.yaml. Imports no TensorFlow: the command line reads it."""
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,6 +23,10 @@ class TrainOptions(_Options):
     """Columns to learn from; the steps of the first are sampled, and the others follow its times"""
     model: str | None = None
     """Name of a model of train/models; null takes what suits the first column"""
+    arguments: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it
+    """Arguments of the model, as {pooling: max}; its file in train/models names them"""
+    labels: Literal["single", "multi"] = "single"
+    """single: every clip has exactly one label; multi: any number, each learned as a yes or no of its own"""
     split: str = "train"
     """Split to learn from"""
     validation_split: str | None = "val"
@@ -39,8 +43,26 @@ class TrainOptions(_Options):
     """Height and width of the crop in pixels; null: whole frames"""
     flip: bool = False
     """Mirror every other clip left to right; leave off where left and right are the label"""
+    shuffle_shards: Count | None = None
+    """Shuffle within windows of so many shards, read in one go, as object stores like it; null: over the whole split"""
     learning_rate: Annotated[float, Field(gt=0)] = 0.003
-    """Step size of the optimizer Adam"""
+    """Step size of the optimizer Adam; with a schedule the largest"""
+    schedule: Literal["constant", "cosine", "exponential", "step"] = "constant"
+    """How the step size falls: constant, cosine (to 0), exponential (to a hundredth), or step (a tenth after each third)"""
+    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    """Epochs in which the step size rises from 0, before the schedule begins"""
+    class_weights: Literal["balanced"] | dict[str, float] | None = None
+    """What each class counts for: balanced (rare classes more), or a weight by class name, 1 for those not named"""
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    """What is computed with; mixed_float16 is for GPUs, mixed_bfloat16 for TPUs and newer GPUs and processors"""
+    strategy: Literal["none", "mirrored", "multi_worker", "data_parallel"] = "none"
+    """Replicas: none, mirrored (this machine's GPUs), multi_worker (TF_CONFIG), or data_parallel (Keras on JAX)"""
+    replicas: Count | None = None
+    """Devices of this machine to use with mirrored and data_parallel; null: all"""
+    deterministic: bool = True
+    """Whether a second run gives the same weights to the last bit, which costs speed"""
+    checkpoint_steps: Count | None = None
+    """Steps from one checkpoint to the next; null: one at the end of each epoch. A training that was stopped goes on there"""
     seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
     """Where order, crops and weights start from"""
     out: str = "model"
@@ -49,6 +71,14 @@ class TrainOptions(_Options):
     """Folder for the metrics: train/RUN.json, and train/RUN.throughput.json, which differs from time to time"""
     plots: str = "plots"
     """Folder for every epoch's metrics: history/RUN.csv"""
+    checkpoints: str = "checkpoints"
+    """Folder for what an interrupted training goes on from: RUN, removed at the end"""
+    tensorboard: str | None = "logs"
+    """Folder for TensorBoard: RUN; null: none"""
+    memory_mib: Count | None = None
+    """Most memory that the loader's buffers may take, in MiB; null: as tf.data sees fit"""
+    service: str | None = None
+    """Address of a tf.data service that loads in this process's stead, as grpc://host:5050 (`reelmill serve`)"""
 
     def model_folder(self, run: str) -> str:
         """Where a run's model goes."""
@@ -77,7 +107,9 @@ class EvaluateOptions(_Options):
     batch_size: Count = 16
     """Clips in one batch"""
     num_clips: Count = 1
-    """Windows per clip, spread evenly; their probabilities are averaged"""
+    """Windows per clip, spread evenly in time; the probabilities of all views are averaged"""
+    num_crops: Literal[1, 3, 5, 10] = 1
+    """Crops of each window: 1 the centre, 3 along the longer side, 5 with the corners, 10 those and their mirror images"""
     metrics: str = "metrics"
     """Folder for the metrics: evaluate/RUN.json"""
     plots: str = "plots"

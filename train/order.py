@@ -86,13 +86,16 @@ class Order:
         """Global batches in one epoch; training drops what fills no batch, evaluation keeps it."""
         return examples // self.batch_size if self.training else -(-examples // self.batch_size)
 
-    def places(self, examples: int) -> tf.data.Dataset:
-        """Dictionaries of int64 scalars: ``row`` to read, its ``place`` in the epoch, and the ``epoch``.
+    def batches(self, examples: int) -> tf.data.Dataset:
+        """What each batch as delivered is made of: ``row`` to read, its ``place`` in the epoch, and the ``epoch``.
+
+        Every element is a dictionary of int64 vectors of one length, :attr:`replica_batch` or, at the end of an
+        evaluation, less; element n depends on n alone.
 
         Raises:
             UsageError: the split has fewer examples than one training batch.
         """
-        return _training_places(self, examples) if self.training else _evaluation_places(self, examples)
+        return _training_batches(self, examples) if self.training else _evaluation_batches(self, examples)
 
 
 def permutation(examples: int, *, seed: int, epoch: tf.Tensor) -> tf.Tensor:
@@ -113,7 +116,7 @@ def permutation(examples: int, *, seed: int, epoch: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.argsort(keys, stable=True), tf.int64)
 
 
-def _training_places(order: Order, examples: int) -> tf.data.Dataset:
+def _training_batches(order: Order, examples: int) -> tf.data.Dataset:
     steps, share, seed = order.steps_per_epoch(examples), order.share, order.seed
     if not steps:
         raise UsageError(
@@ -125,37 +128,37 @@ def _training_places(order: Order, examples: int) -> tf.data.Dataset:
     def mine(values: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
         batches = tf.reshape(values, [steps, share.count, order.pipeline_batch])[:, share.index]
         begin = tf.where(epoch == first_epoch, first_step, 0)
-        return tf.reshape(batches[begin:], [-1])
+        return tf.reshape(batches[begin:], [-1, order.replica_batch])
 
-    def rows(epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def rows(epoch: tf.Tensor) -> dict[str, tf.Tensor]:
         used = steps * order.batch_size
         place = mine(tf.range(used, dtype=tf.int64), epoch)
         row = mine(permutation(examples, seed=seed, epoch=epoch)[:used], epoch)
-        return row, place, tf.fill(tf.shape(row), epoch)
+        return {"row": row, "place": place, "epoch": tf.fill(tf.shape(row), epoch)}
 
     epochs = tf.data.Dataset.range(first_epoch, tf.int64.max).map(rows)
     # the next epoch's permutation is ready before this one ends
-    flat = epochs.prefetch(1).flat_map(
-        lambda row, place, epoch: tf.data.Dataset.from_tensor_slices(
-            {"row": row, "place": place, "epoch": epoch}
-        )
-    )
+    flat = epochs.prefetch(1).flat_map(tf.data.Dataset.from_tensor_slices)
     return flat.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
 
-def _evaluation_places(order: Order, examples: int) -> tf.data.Dataset:
+def _evaluation_batches(order: Order, examples: int) -> tf.data.Dataset:
     """This pipeline's part of every batch; the last, smaller batch is divided as evenly as it goes."""
     full, rest = divmod(examples, order.batch_size)
     size, share = order.pipeline_batch, order.share
     before = share.index * (rest // share.count) + min(share.index, rest % share.count)
-    mine = full * size + last_part(order, examples)
 
     def place(number: tf.Tensor) -> dict[str, tf.Tensor]:
         inside = (number // size) * order.batch_size + share.index * size + number % size
         row = tf.where(number < full * size, inside, full * order.batch_size + before + number - full * size)
         return {"row": row, "place": row, "epoch": tf.zeros_like(row)}
 
-    return tf.data.Dataset.range(mine).map(place)
+    return tf.data.Dataset.range(evaluated(order, examples)).batch(order.replica_batch).map(place)
+
+
+def evaluated(order: Order, examples: int) -> int:
+    """Examples that this pipeline delivers in an evaluation."""
+    return examples // order.batch_size * order.pipeline_batch + last_part(order, examples)
 
 
 def last_part(order: Order, examples: int) -> int:

@@ -19,7 +19,7 @@ def joined(lists: Iterable[list[Any]]) -> list[Any]:
 
 
 def places(order: Order, examples: int, *, count: int | None = None) -> list[dict[str, int]]:
-    data = order.places(examples)
+    data = order.batches(examples).unbatch()
     taken = data if count is None else data.take(count)
     return [{k: int(v) for k, v in p.items()} for p in taken.as_numpy_iterator()]
 
@@ -117,7 +117,7 @@ def test_evaluation_reads_each_row_once_and_divides_every_batch(
         (lambda: Order(start_step=3), "start_step 3"),
         (lambda: Order(training=True, seed=0, start_step=-1), "start_step -1"),
         (lambda: Share(index=2, count=2), "shard_index 2 of shard_count 2"),
-        (lambda: Order(batch_size=8, training=True, seed=0).places(7), "7 examples, fewer than one batch"),
+        (lambda: Order(batch_size=8, training=True, seed=0).batches(7), "7 examples, fewer than one batch"),
     ],
 )
 def test_wrong_choices_are_explained(make: Any, said: str) -> None:

@@ -152,7 +152,7 @@ def test_a_run_has_the_common_options_but_for_its_own() -> None:
 @pytest.mark.parametrize(
     ("runs", "said"),
     [
-        ({"flow": {"epoch": 3}}, "unknown key 'runs.flow.epoch'; valid keys: columns, model, split"),
+        ({"flow": {"epoch": 3}}, "unknown key 'runs.flow.epoch'; valid keys: columns, model"),
         ({"flow": {"epochs": 0}}, "runs.flow.epochs = 0"),
         ({"a": {}, "flow": {"columns": "flow"}}, "runs.flow.columns = 'flow'"),
         ({"flow": ["flow"]}, "runs.flow must be a section of keys"),

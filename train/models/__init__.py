@@ -1,12 +1,14 @@
 """The models that training knows, by name.
 
-A model is one file with a function ``build(inputs, classes)``: ``inputs`` are the :class:`InputSpec` of what it
-gets, by name, and the output is one probability per class. Adding one is a file here and a line below.
+A model is one file with a function ``build(inputs, classes, activation, ...)``: ``inputs`` are the
+:class:`InputSpec` of what it gets, by name, and the output is one probability per class, of ``activation``: softmax
+where a clip has one label, sigmoid where it may have several. What else it takes are the model's arguments. Adding one
+is a file here and a line below.
 """
 
 import importlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from reelmill.datasets.errors import UsageError
 
@@ -40,13 +42,22 @@ def suitable(inputs: Mapping[str, InputSpec]) -> str:
     return "frame_cnn" if next(iter(inputs.values())).pictorial else "feature_mlp"
 
 
-def build(name: str, *, inputs: Mapping[str, InputSpec], classes: int) -> Any:
+def build(
+    name: str,
+    *,
+    inputs: Mapping[str, InputSpec],
+    classes: int,
+    labels: Literal["single", "multi"] = "single",
+    arguments: Mapping[str, Any] | None = None,
+) -> Any:
     """A new, uncompiled Keras model of a dictionary of inputs.
 
     Args:
         name: one of :data:`MODELS`.
         inputs: what it gets, by name.
         classes: length of the output.
+        labels: ``single``: the outputs of a clip sum to 1; ``multi``: each is a probability of its own.
+        arguments: what the model's ``build`` takes besides.
 
     Raises:
         UsageError: there is no such model, or it can do nothing with one of the inputs.
@@ -61,4 +72,6 @@ def build(name: str, *, inputs: Mapping[str, InputSpec], classes: int) -> Any:
         if len(spec.shape) < 2 or spec.pictorial != (name == "frame_cnn"):
             reads = "pictures or fields" if name == "frame_cnn" else "features"
             raise UsageError(f"model {name!r} reads {reads}; {key!r} gives {list(spec.shape)} for a clip")
-    return importlib.import_module(f"{__name__}.{name}").build(inputs, classes)
+    activation = "softmax" if labels == "single" else "sigmoid"
+    module = importlib.import_module(f"{__name__}.{name}")
+    return module.build(inputs, classes, activation, **(arguments or {}))

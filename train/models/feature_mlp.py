@@ -15,14 +15,16 @@ from reelmill.train.models import InputSpec
 HIDDEN = 128
 
 
-def build(inputs: Mapping[str, InputSpec], classes: int) -> Any:
+def build(inputs: Mapping[str, InputSpec], classes: int, activation: str) -> Any:
     """The model for clips of [steps, ...]; what follows the steps is taken as one vector."""
     clips = {name: keras.Input(spec.shape, dtype=spec.dtype, name=name) for name, spec in inputs.items()}
     pooled = [_pooled(clips[name], steps=spec.shape[0]) for name, spec in inputs.items()]
     x = pooled[0] if len(pooled) == 1 else keras.layers.Concatenate()(pooled)
     x = keras.layers.BatchNormalization(momentum=0.8)(x)
     x = keras.layers.Dense(HIDDEN, activation="relu")(x)
-    return keras.Model(clips, keras.layers.Dense(classes, activation="softmax")(x), name="feature_mlp")
+    return keras.Model(
+        clips, keras.layers.Dense(classes, activation=activation, dtype="float32")(x), name="feature_mlp"
+    )
 
 
 def _pooled(rows: Any, *, steps: int) -> Any:

@@ -17,12 +17,14 @@ from reelmill.train.models import InputSpec
 WIDTHS = (16, 32, 64, 128)
 
 
-def build(inputs: Mapping[str, InputSpec], classes: int) -> Any:
+def build(inputs: Mapping[str, InputSpec], classes: int, activation: str) -> Any:
     """The model for clips of [steps, height, width, channels]."""
     clips = {name: keras.Input(spec.shape, dtype=spec.dtype, name=name) for name, spec in inputs.items()}
     towers = [_tower(clips[name], spec) for name, spec in inputs.items()]
     x = towers[0] if len(towers) == 1 else keras.ops.concatenate(towers, axis=-1)
-    return keras.Model(clips, keras.layers.Dense(classes, activation="softmax")(x), name="frame_cnn")
+    return keras.Model(
+        clips, keras.layers.Dense(classes, activation=activation, dtype="float32")(x), name="frame_cnn"
+    )
 
 
 def _tower(clips: Any, spec: InputSpec) -> Any:
