@@ -23,7 +23,7 @@ class TrainOptions(_Options):
     """Columns to learn from; the steps of the first are sampled, and the others follow its times"""
     model: str | None = None
     """Name of a model of train/models; null takes what suits the first column"""
-    arguments: dict[str, Any] = {}  # noqa: RUF012 - pydantic copies it
+    arguments: dict[str, Any] = {}
     """Arguments of the model, as {pooling: max}; its file in train/models names them"""
     labels: Literal["single", "multi"] = "single"
     """single: every clip has exactly one label; multi: any number, each learned as a yes or no of its own"""
@@ -48,7 +48,7 @@ class TrainOptions(_Options):
     learning_rate: Annotated[float, Field(gt=0)] = 0.003
     """Step size of the optimizer Adam; with a schedule the largest"""
     schedule: Literal["constant", "cosine", "exponential", "step"] = "constant"
-    """How the step size falls: constant, cosine (to 0), exponential (to a hundredth), or step (a tenth after each third)"""
+    """How the step size falls: constant, cosine (to 0), exponential (to 1 %), or step (to a tenth, at each third)"""
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
     """Epochs in which the step size rises from 0, before the schedule begins"""
     class_weights: Literal["balanced"] | dict[str, float] | None = None
@@ -62,7 +62,7 @@ class TrainOptions(_Options):
     deterministic: bool = True
     """Whether a second run gives the same weights to the last bit, which costs speed"""
     checkpoint_steps: Count | None = None
-    """Steps from one checkpoint to the next; null: one at the end of each epoch. A training that was stopped goes on there"""
+    """Steps between checkpoints, which a stopped training goes on from; null: one at the end of each epoch"""
     seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
     """Where order, crops and weights start from"""
     out: str = "model"
@@ -109,7 +109,7 @@ class EvaluateOptions(_Options):
     num_clips: Count = 1
     """Windows per clip, spread evenly in time; the probabilities of all views are averaged"""
     num_crops: Literal[1, 3, 5, 10] = 1
-    """Crops of each window: 1 the centre, 3 along the longer side, 5 with the corners, 10 those and their mirror images"""
+    """Crops of each window: 1 the centre, 3 along the longer side, 5 with corners, 10 those mirrored too"""
     metrics: str = "metrics"
     """Folder for the metrics: evaluate/RUN.json"""
     plots: str = "plots"
