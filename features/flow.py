@@ -304,8 +304,8 @@ class FlowFigures:
     """For each share the multiple of the saturation that a component exceeds."""
     names: ClassVar[tuple[str, ...]] = ("quantisation_error", *factors)
     """Of all figures."""
-    every: ClassVar[int] = 8
-    """Flow is compared with its JPEG for the first and each further eighth pair of frames."""
+    every: ClassVar[int] = 16
+    """Flow is compared with its JPEG for the first and each further sixteenth pair of frames."""
 
     def __init__(self, saturation: float) -> None:
         self._saturation = saturation
