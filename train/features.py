@@ -83,9 +83,10 @@ class FeatureStream(Stream):
         self.context = self.values.context
         self.lists = {**self.values.lists, self.time_key: STEPS_INT}
 
-    def taken(self, content: Content, steps: tf.Tensor, cut: Cut) -> tf.Tensor:
+    def taken(self, content: Content, steps: tf.Tensor, cut: Cut) -> Sequence[tf.Tensor]:
         """Features [k * t, *dimensions] float32."""
-        return tf.reshape(self.values.rows(content, tf.reshape(steps, [-1])), [cut.count, *self.dimensions])
+        rows = self.values.rows(content, tf.reshape(steps, [-1]))
+        return [tf.reshape(rows, [cut.count, *self.dimensions])]
 
 
 class MotionStream(Pictorial):
@@ -126,17 +127,20 @@ class MotionStream(Pictorial):
         """Of the picture that the grid covers."""
         return content[self.height], content[self.width]
 
-    def taken(self, content: Content, steps: tf.Tensor, cut: Cut) -> tf.Tensor:
-        """Vectors [k * t, gh, gw, 2] float32."""
+    def taken(self, content: Content, steps: tf.Tensor, cut: Cut) -> Sequence[tf.Tensor]:
+        """Vectors [k * t, gh, gw, 2] float32 of each crop."""
         grid = content[self.dimensions][:2]
         rows = self.values.rows(content, tf.reshape(steps, [-1]))
-        vectors = tf.reshape(rows, tf.concat([[cut.count], grid, [2]], 0))
-        if self.grid:
-            box = rescaled_box(cut.window, cut.size, grid)
-            vectors = tf.ensure_shape(
-                resample(vectors, box, tf.constant(self.grid)), [cut.count, *self.grid, 2]
-            )
-        return mirrored_vectors(in_delivered_pixels(vectors, cut, self.size(content)), cut.flip)
+        whole = tf.reshape(rows, tf.concat([[cut.count], grid, [2]], 0))
+        found = []
+        for crop in cut.crops:
+            vectors = whole
+            if self.grid:
+                box = rescaled_box(crop.window, cut.size, grid)
+                vectors = resample(whole, box, tf.constant(self.grid))
+                vectors = tf.ensure_shape(vectors, [cut.count, *self.grid, 2])
+            found.append(mirrored_vectors(in_delivered_pixels(vectors, cut, self.size(content)), crop.flip))
+        return found
 
 
 class WaveformStream(Stream):
@@ -165,7 +169,7 @@ class WaveformStream(Stream):
         if timed:
             self.lists[self.begin] = STEPS_INT
 
-    def taken(self, content: Content, steps: tf.Tensor, cut: Cut) -> tf.Tensor:  # noqa: ARG002
+    def taken(self, content: Content, steps: tf.Tensor, cut: Cut) -> Sequence[tf.Tensor]:  # noqa: ARG002
         """Samples [k, samples] float32."""
         signal = content[self.signal].flat_values
         begin = content[self.begin][0] if self.timed else content[keys.CLIP_START]
@@ -174,4 +178,4 @@ class WaveformStream(Stream):
         places = first[:, None] + tf.range(self.samples, dtype=tf.int64)
         length = tf.size(signal, out_type=tf.int64)
         silent = tf.concat([signal, [0.0]], 0)
-        return tf.gather(silent, tf.where((places >= 0) & (places < length), places, length))
+        return [tf.gather(silent, tf.where((places >= 0) & (places < length), places, length))]

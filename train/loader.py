@@ -11,7 +11,7 @@ from reelmill.datasets.errors import UsageError
 from reelmill.datasets.example import Parsed
 from reelmill.datasets.manifest import FILE_NAME, Manifest
 from reelmill.train.order import Order, Share, evaluated, last_part
-from reelmill.train.picture import Picture
+from reelmill.train.picture import NumCrops, Picture
 from reelmill.train.records import Labels, check_single_labels, join, locate
 from reelmill.train.sampling import Sampling, aligned
 from reelmill.train.stream import Content, Cut, Stream, parse_content
@@ -66,8 +66,11 @@ class Loader:
             )
         if labels not in ("single", "multi", "none"):
             raise UsageError(f"labels {labels!r}: valid are 'single', 'multi' and 'none'")
-        if self.order.training and self.sampling.num_clips > 1:
-            raise UsageError(f"num_clips {self.sampling.num_clips} is for evaluation: training takes one")
+        if self.order.training and self.views > 1:
+            raise UsageError(
+                f"num_clips {self.sampling.num_clips} and num_crops {self.picture.num_crops} are for evaluation: "
+                "training takes one of each"
+            )
         with Manifest(storage.join(dataset, FILE_NAME)) as manifest:
             self.class_names = list(manifest.info.labels)
             """Class names; a label is a place in this list."""
@@ -100,6 +103,11 @@ class Loader:
             {key: values[0] for key, values in first.context.items() if values}
         )
         self.picture.check_size(int(height), int(width), clip_id=first.context[keys.EXAMPLE_ID][0].decode())
+
+    @property
+    def views(self) -> int:
+        """Windows in time and place that are delivered of every clip; several have an axis of their own."""
+        return self.sampling.num_clips * self.picture.num_crops
 
     @property
     def num_examples(self) -> int:
@@ -158,8 +166,8 @@ class Loader:
             for stream in streams:
                 times = None if stream.time_key is None else content[stream.time_key]
                 steps = cut.steps if stream is self._primary or times is None else aligned(times, cut.times)
-                clip[stream.key] = self._windows(stream.taken(content, steps, cut), stream)
-        clip["timestamp"] = cut.times if self.sampling.num_clips > 1 else cut.times[0]
+                clip[stream.key] = self._views(stream.taken(content, steps, cut), stream)
+        clip["timestamp"] = self._views([tf.reshape(cut.times, [-1])], self._primary)
         clip["clip_id"] = head[keys.EXAMPLE_ID]
         labels = tf.sparse.to_dense(head[keys.LABEL_INDEX])
         if self.labels == "single":
@@ -187,19 +195,25 @@ class Loader:
         return replace(
             cut,
             size=tf.cast(tf.stack([height, width]), tf.int32),
-            window=self.picture.place(height, width, uniform=None if random is None else random[1:3]),
-            flip=None if random is None else self.picture.mirrors(uniform=random[3]),
+            crops=self.picture.fixed_crops(height, width)
+            if random is None
+            else [self.picture.random_crop(height, width, uniform=random[1:])],
         )
 
-    def _windows(self, value: tf.Tensor, stream: Stream) -> tf.Tensor:
-        """What a stream delivers, with an axis of its own for the windows where there are several."""
-        windows, steps = self.sampling.num_clips, self.sampling.clip_frames
+    def _views(self, crops: Sequence[tf.Tensor], stream: Stream) -> tf.Tensor:
+        """What a stream delivers, with an axis for the views where there are several.
+
+        Args:
+            crops: what it took, for each crop or once for all.
+            stream: the stream.
+        """
+        clips = self.sampling.num_clips
+        by_crop = [tf.split(values, clips) for values in crops]
         if stream.time_key is None:
-            return value if windows > 1 else tf.squeeze(value, 0)
-        if windows == 1:
-            return value
-        split = tf.reshape(value, tf.concat([[windows, steps], tf.shape(value)[1:]], 0))
-        return tf.ensure_shape(split, [windows, steps, *value.shape[1:]])
+            by_crop = [[tf.squeeze(value, 0) for value in values] for values in by_crop]
+        each = by_crop * (self.picture.num_crops // len(by_crop))
+        views = [values[clip] for clip in range(clips) for values in each]
+        return views[0] if len(views) == 1 else tf.stack(views)
 
     def _checked(
         self, height: tf.Tensor, width: tf.Tensor, clip_id: tf.Tensor
@@ -242,6 +256,7 @@ def load(
     clip_frames: int = 16,
     stride: int = 2,
     num_clips: int = 1,
+    num_crops: NumCrops = 1,
     waveform_samples: int | None = None,
     batch_size: int = 8,
     training: bool = False,
@@ -272,6 +287,8 @@ def load(
         clip_frames: frames, or steps of the first column, taken of each clip; a clip too short is looped.
         stride: distance from one taken frame to the next, in stored frames.
         num_clips: windows taken of each clip in evaluation, spread evenly over it.
+        num_crops: crops of each of those windows in evaluation: 1 the centre; 3 begin, middle and end of the longer
+            side; 5 the centre and four corners; 10 those five, and then the five as in a mirror.
         waveform_samples: samples of sound taken from the time of a window's first frame on; needed for sound.
         batch_size: examples in the global batch, over all replicas.
         training: see above.
@@ -295,8 +312,9 @@ def load(
         features [b, t, ...] float32; motion vectors [b, t, gh, gw, 2] as flow, one for each 16 pixels of the
         crop. A column of sound gives ``waveform`` [b, samples] float32 and ``log_mel`` [b, t, ...]. Then
         ``timestamp`` [b, t] int64 in microseconds, ``clip_id`` [b] string, and ``label`` [b] int64 (``multi``:
-        [b, classes] float32 of 0 and 1). With several windows the columns and ``timestamp`` have an axis for
-        them after the first: [b, k, t, ...].
+        [b, classes] float32 of 0 and 1). Where ``num_clips * num_crops`` is above 1, the columns and
+        ``timestamp`` have an axis of so many views after the first: [b, views, t, ...], all crops of the first
+        window in time, then those of the second.
 
     Raises:
         UsageError: an argument is wrong, or does not fit the dataset.
@@ -304,7 +322,7 @@ def load(
     """
     share = Share.of(input_context) if input_context else Share(index=shard_index, count=shard_count)
     order = Order(batch_size=batch_size, training=training, seed=seed, start_step=start_step, share=share)
-    picture = Picture(crop=crop, flip=flip, dtype=dtype, mean=mean, std=std)
+    picture = Picture(crop=crop, num_crops=num_crops, flip=flip, dtype=dtype, mean=mean, std=std)
     sampling = Sampling(
         clip_frames=clip_frames, stride=stride, num_clips=num_clips, waveform_samples=waveform_samples
     )

@@ -1,13 +1,15 @@
 """From the JPEGs of a clip to pixels: crop while decoding, flip, scale."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import tensorflow as tf
 
 from reelmill.datasets.errors import UsageError
 from reelmill.train.sampling import uniform_below
+from reelmill.train.stream import Crop
+
+NumCrops = Literal[1, 3, 5, 10]
 
 UNROLLED_FRAMES = 64
 """Up to so many decoders are separate nodes of the graph, which was 5 to 15 % faster than a loop."""
@@ -15,10 +17,13 @@ UNROLLED_FRAMES = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """What is made of every frame. All frames of one clip get the same window and the same flip."""
+    """What is made of every frame. All frames of one clip get the same windows and the same flip."""
 
     crop: int | tuple[int, int] | None = 224
     """Height and width of the window, or one number for both; None: whole frames, which must agree in size."""
+    num_crops: NumCrops = 1
+    """Windows in evaluation: 1 the centre; 3 begin, middle and end of the longer side; 5 the centre and the corners
+    (upper left, upper right, lower left, lower right); 10 those five, then each as in a mirror."""
     flip: bool = False
     """Mirror every other training clip left to right. Off by default: left and right may be the label."""
     dtype: Literal["uint8", "float32"] = "uint8"
@@ -31,6 +36,10 @@ class Picture:
     def __post_init__(self) -> None:
         if any(side < 1 for side in self.window or ()):
             raise UsageError(f"crop {self.crop!r} must be at least 1 pixel, or null for whole frames")
+        if self.num_crops not in get_args(NumCrops):
+            raise UsageError(f"num_crops {self.num_crops!r}: valid are 1, 3, 5 and 10")
+        if self.num_crops > 1 and self.window is None:
+            raise UsageError(f"num_crops {self.num_crops} needs a crop: whole frames show everything at once")
         if self.dtype not in ("uint8", "float32"):
             raise UsageError(f"dtype {self.dtype!r}: valid are 'uint8' and 'float32'")
         if self.dtype == "uint8" and (self.mean or self.std):
@@ -51,72 +60,69 @@ class Picture:
                 f"{height}x{width} in clip {clip_id!r} (height x width): lower crop, or build larger frames"
             )
 
-    def place(self, height: tf.Tensor, width: tf.Tensor, *, uniform: tf.Tensor | None) -> tf.Tensor:
-        """The window [top, left, height, width] as int32.
+    def random_crop(self, height: tf.Tensor, width: tf.Tensor, *, uniform: tf.Tensor) -> Crop:
+        """A window anywhere in a picture, mirrored or not.
 
         Args:
-            height: of the stored frames, int64.
-            width: of the stored frames, int64.
-            uniform: two random numbers in [0, 1) for top and left; None: the centre.
+            height: of the picture, int64.
+            width: of the picture, int64.
+            uniform: three random numbers in [0, 1): for top, left and mirroring.
         """
         rows, columns = self.window or (height, width)
-        spare = [height - rows, width - columns]
-        if uniform is None:
-            top, left = spare[0] // 2, spare[1] // 2
-        else:
-            top, left = (uniform_below(s + 1, uniform[i]) for i, s in enumerate(spare))
-        return tf.cast(tf.stack([top, left, rows, columns]), tf.int32)
+        top, left = (
+            uniform_below(slack + 1, uniform[i]) for i, slack in enumerate([height - rows, width - columns])
+        )
+        return Crop(_window(top, left, rows, columns), uniform[2] < 0.5 if self.flip else None)
 
-    def decode(self, jpegs: tf.Tensor, window: tf.Tensor, *, count: int, accurate: bool = False) -> tf.Tensor:
+    def fixed_crops(self, height: tf.Tensor, width: tf.Tensor) -> list[Crop]:
+        """The ``num_crops`` windows of evaluation in a picture of this size, int64 both."""
+        rows, columns = self.window or (height, width)
+        bottom, right = height - rows, width - columns
+        middle = bottom // 2, right // 2
+        if self.num_crops == 1:
+            places = [middle]
+        elif self.num_crops == 3:
+            wide, zero = width >= height, tf.zeros_like(height)
+            begin = tf.where(wide, middle[0], zero), tf.where(wide, zero, middle[1])
+            end = tf.where(wide, middle[0], bottom), tf.where(wide, right, middle[1])
+            places = [begin, middle, end]
+        else:
+            places = [middle, (0, 0), (0, right), (bottom, 0), (bottom, right)]
+        crops = [Crop(_window(top, left, rows, columns)) for top, left in places]
+        if self.num_crops == 10:
+            crops += [Crop(crop.window, tf.constant(True)) for crop in crops]
+        return crops
+
+    def decode(
+        self,
+        jpegs: tf.Tensor,
+        area: tf.Tensor,
+        *,
+        count: int,
+        size: tuple[int, int] | None = None,
+        accurate: bool = False,
+    ) -> tf.Tensor:
         """Pixels [count, h, w, 3] uint8 RGB of ``count`` JPEG files.
 
         Args:
             jpegs: the files, of pictures of one size.
-            window: [top, left, height, width] as :meth:`place` makes it.
+            area: [top, left, height, width] of what to decode.
             count: how many there are.
+            size: height and width of ``area``, where they are known before.
             accurate: whether to spend time on the last bit, which TensorFlow's own choice gives up.
         """
         method = "INTEGER_ACCURATE" if accurate else ""
-        if self.window is None:
-            return _decode_each(
-                lambda jpeg: tf.io.decode_jpeg(jpeg, channels=3, dct_method=method),
-                jpegs,
-                count,
-                (None, None),
-            )
-        # Only the blocks of the window go through the inverse transform. All pixels are those of the whole frame
+        shape = [*(size or (None, None)), 3]
+
+        # Only the blocks of the area go through the inverse transform. All pixels are those of the whole frame
         # but the outermost columns, where the chroma lacks a neighbour to be smoothed with.
-        return _decode_each(
-            lambda jpeg: tf.ensure_shape(
-                tf.io.decode_and_crop_jpeg(jpeg, window, channels=3, dct_method=method),
-                [*(self.window or ()), 3],
-            ),
-            jpegs,
-            count,
-            self.window,
-        )
+        def decoded(jpeg: tf.Tensor) -> tf.Tensor:
+            pixels = tf.io.decode_and_crop_jpeg(jpeg, area, channels=3, dct_method=method)
+            return tf.ensure_shape(pixels, shape)
 
-    def decode_any(
-        self, jpegs: tf.Tensor, window: tf.Tensor, *, count: int, accurate: bool = False
-    ) -> tf.Tensor:
-        """The same for a window of whatever size, [count, h, w, 3]."""
-        method = "INTEGER_ACCURATE" if accurate else ""
-        return _decode_each(
-            lambda jpeg: tf.io.decode_and_crop_jpeg(jpeg, window, channels=3, dct_method=method),
-            jpegs,
-            count,
-            (None, None),
-        )
-
-    def mirrors(self, *, uniform: tf.Tensor) -> tf.Tensor | None:
-        """Whether to mirror: so for one half of the random numbers in [0, 1). None: never."""
-        return uniform < 0.5 if self.flip else None
-
-    def mirrored(self, pixels: tf.Tensor, flip: tf.Tensor | None) -> tf.Tensor:
-        """``pixels`` [t, h, w, 3], left to right where ``flip`` is true."""
-        if flip is None:
-            return pixels
-        return tf.cond(flip, lambda: tf.reverse(pixels, [2]), lambda: pixels)
+        if count <= UNROLLED_FRAMES:
+            return tf.stack([decoded(jpeg) for jpeg in tf.unstack(jpegs, count)])
+        return tf.map_fn(decoded, jpegs, fn_output_signature=tf.TensorSpec(shape, tf.uint8))
 
     def converted(self, pixels: tf.Tensor) -> tf.Tensor:
         """Uint8 pixels in the chosen dtype and scale."""
@@ -126,12 +132,6 @@ class Picture:
         return (scaled - (self.mean or (0.0, 0.0, 0.0))) / (self.std or (1.0, 1.0, 1.0))
 
 
-def _decode_each(
-    decode: Callable[[tf.Tensor], tf.Tensor],
-    jpegs: tf.Tensor,
-    count: int,
-    size: tuple[int | None, int | None],
-) -> tf.Tensor:
-    if count <= UNROLLED_FRAMES:
-        return tf.stack([decode(jpeg) for jpeg in tf.unstack(jpegs, count)])
-    return tf.map_fn(decode, jpegs, fn_output_signature=tf.TensorSpec([*size, 3], tf.uint8))
+def _window(*numbers: tf.Tensor | int) -> tf.Tensor:
+    """[top, left, height, width] as int32."""
+    return tf.stack([tf.cast(number, tf.int32) for number in numbers])

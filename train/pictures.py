@@ -1,5 +1,9 @@
 """Streams of pictures: frames as they are stored, and optical flow."""
 
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
 import tensorflow as tf
 
 from reelmill.datasets import keys
@@ -8,46 +12,121 @@ from reelmill.train.resample import covering, resample, rescaled_box
 from reelmill.train.stream import SCALAR_INT, STEPS_BYTES, STEPS_INT, Content, Cut, Pictorial
 
 
-class FrameStream(Pictorial):
-    """Frames, [h, w, 3] RGB.
+class _JpegStream(Pictorial):
+    """What frames and flow have in common: each step is a JPEG, cut where the crops are.
 
     Args:
-        key: what to deliver them under.
-        picture: what is made of them.
+        key: what to deliver it under.
+        picture: how it is decoded and cut.
     """
 
-    time_key = keys.IMAGE_TIMESTAMP
+    channels: ClassVar[int]
+    accurate: ClassVar[bool]
+    """Whether the last bit of what is decoded counts."""
+    encoded: ClassVar[str]
+    """The feature list that holds the JPEGs."""
+    height: ClassVar[str]
+    width: ClassVar[str]
+    time_key: str
+    more: Mapping[str, Any] = {}
+    """What else to read of the context."""
 
     def __init__(self, key: str, picture: Picture) -> None:
         self.key = key
         self.picture = picture
-        self.context = {keys.IMAGE_HEIGHT: SCALAR_INT, keys.IMAGE_WIDTH: SCALAR_INT}
-        self.lists = {keys.IMAGE_ENCODED: STEPS_BYTES, keys.IMAGE_TIMESTAMP: STEPS_INT}
+        self.context = {self.height: SCALAR_INT, self.width: SCALAR_INT, **self.more}
+        self.lists = {self.encoded: STEPS_BYTES, self.time_key: STEPS_INT}
 
     def size(self, content: Content) -> tuple[tf.Tensor, tf.Tensor]:
         """See :class:`Pictorial`."""
-        return content[keys.IMAGE_HEIGHT], content[keys.IMAGE_WIDTH]
+        return content[self.height], content[self.width]
 
-    def taken(self, content: Content, steps: tf.Tensor, cut: Cut) -> tf.Tensor:
-        """Pixels [k * t, h, w, 3] uint8."""
-        jpegs = tf.gather(content[keys.IMAGE_ENCODED], tf.reshape(steps, [-1]))
+    def taken(self, content: Content, steps: tf.Tensor, cut: Cut) -> Sequence[tf.Tensor]:
+        """Values [k * t, h, w, c] of each crop."""
+        jpegs = tf.gather(content[self.encoded], tf.reshape(steps, [-1]))
+        shape = [cut.count, *(self.picture.window or (None, None)), self.channels]
         if self.chosen:
-            pixels = self.picture.decode(jpegs, cut.window, count=cut.count)
+            fixed = self.picture.window if len(cut.crops) == 1 else None
+            pixels = self.picture.decode(jpegs, cut.area, count=cut.count, size=fixed, accurate=self.accurate)
+            values = self.values(pixels, content)
+            found = [_part(values, crop.window, cut.area) for crop in cut.crops]
         else:
-            window, box, same = _elsewhere(self, content, cut)
-            decoded = self.picture.decode_any(jpegs, window, count=cut.count)
-            pixels = tf.cond(
-                same, lambda: decoded, lambda: _rounded(resample(_floats(decoded), box, _into(cut)))
+            found = self._resized(jpegs, content, cut)
+        return [
+            self.mirrored(tf.ensure_shape(values, shape), crop.flip)
+            for values, crop in zip(found, cut.crops, strict=True)
+        ]
+
+    def _resized(self, jpegs: tf.Tensor, content: Content, cut: Cut) -> list[tf.Tensor]:
+        """The crops, where they were placed in pictures that may be of another size."""
+        size = tf.cast(tf.stack(self.size(content)), tf.int32)
+        same = tf.reduce_all(size == cut.size)
+        around = covering(rescaled_box(cut.area, cut.size, size), cut.area[2:], size)
+        area = tf.where(same, cut.area, around)
+        values = self.values(
+            self.picture.decode(jpegs, area, count=cut.count, accurate=self.accurate), content
+        )
+
+        def one(window: tf.Tensor) -> tf.Tensor:
+            box = rescaled_box(window, cut.size, size) - tf.concat([_floats(area[:2]), [0.0, 0.0]], 0)
+            return tf.cond(
+                same,
+                lambda: _part(values, window, area),
+                lambda: self.resized(values, box, window[2:], content, cut),
             )
-            pixels = tf.ensure_shape(pixels, [cut.count, *(self.picture.window or (None, None)), 3])
-        return self.picture.mirrored(pixels, cut.flip)
+
+        return [one(crop.window) for crop in cut.crops]
+
+    @abstractmethod
+    def values(self, pixels: tf.Tensor, content: Content) -> tf.Tensor:
+        """What decoded pixels [n, h, w, 3] uint8 stand for, [n, h, w, c]."""
+
+    @abstractmethod
+    def resized(
+        self, values: tf.Tensor, box: tf.Tensor, into: tf.Tensor, content: Content, cut: Cut
+    ) -> tf.Tensor:
+        """A box of ``values``, brought to the size ``into``; both as :func:`resample` takes them."""
+
+    @abstractmethod
+    def mirrored(self, values: tf.Tensor, flip: tf.Tensor | None) -> tf.Tensor:
+        """``values``, as in a mirror where ``flip`` is true."""
+
+
+class FrameStream(_JpegStream):
+    """Frames, [h, w, 3] RGB uint8, or float32 once they are finished."""
+
+    channels = 3
+    accurate = False
+    encoded, time_key = keys.IMAGE_ENCODED, keys.IMAGE_TIMESTAMP
+    height, width = keys.IMAGE_HEIGHT, keys.IMAGE_WIDTH
+
+    def values(self, pixels: tf.Tensor, content: Content) -> tf.Tensor:  # noqa: ARG002
+        """The pixels themselves."""
+        return pixels
+
+    def resized(
+        self,
+        values: tf.Tensor,
+        box: tf.Tensor,
+        into: tf.Tensor,
+        content: Content,  # noqa: ARG002
+        cut: Cut,  # noqa: ARG002
+    ) -> tf.Tensor:
+        """See :class:`_JpegStream`."""
+        return tf.saturate_cast(tf.round(resample(_floats(values), box, into)), tf.uint8)
+
+    def mirrored(self, values: tf.Tensor, flip: tf.Tensor | None) -> tf.Tensor:
+        """See :class:`_JpegStream`."""
+        if flip is None:
+            return values
+        return tf.cond(flip, lambda: tf.reverse(values, [2]), lambda: values)
 
     def finished(self, batch: tf.Tensor) -> tf.Tensor:
         """In the chosen dtype and scale; late, so that bytes are copied and not floats."""
         return self.picture.converted(batch)
 
 
-class FlowStream(Pictorial):
+class FlowStream(_JpegStream):
     """Optical flow, [h, w, 2] float32: vx to the right and vy down, in pixels of the picture as delivered.
 
     Args:
@@ -56,46 +135,30 @@ class FlowStream(Pictorial):
         saturation_type: ``tf.float32`` or ``tf.int64``, as the saturation is stored.
     """
 
-    time_key = keys.FLOW_TIMESTAMP
+    channels = 2
+    accurate = True
+    encoded, time_key = keys.FLOW_ENCODED, keys.FLOW_TIMESTAMP
+    height, width = keys.FLOW_HEIGHT, keys.FLOW_WIDTH
 
     def __init__(self, key: str, picture: Picture, *, saturation_type: tf.DType) -> None:
-        self.key = key
-        self.picture = picture
-        self.context = {
-            keys.FLOW_HEIGHT: SCALAR_INT,
-            keys.FLOW_WIDTH: SCALAR_INT,
-            keys.FLOW_SATURATION: tf.io.FixedLenFeature([], saturation_type),
-        }
-        self.lists = {keys.FLOW_ENCODED: STEPS_BYTES, keys.FLOW_TIMESTAMP: STEPS_INT}
+        self.more = {keys.FLOW_SATURATION: tf.io.FixedLenFeature([], saturation_type)}
+        super().__init__(key, picture)
 
-    def size(self, content: Content) -> tuple[tf.Tensor, tf.Tensor]:
-        """See :class:`Pictorial`."""
-        return content[keys.FLOW_HEIGHT], content[keys.FLOW_WIDTH]
-
-    def taken(self, content: Content, steps: tf.Tensor, cut: Cut) -> tf.Tensor:
-        """Vectors [k * t, h, w, 2] float32."""
-        jpegs = tf.gather(content[keys.FLOW_ENCODED], tf.reshape(steps, [-1]))
-        if self.chosen:
-            decoded = self.picture.decode(jpegs, cut.window, count=cut.count, accurate=True)
-            vectors = self._vectors(decoded, content)
-        else:
-            window, box, same = _elsewhere(self, content, cut)
-            whole = self._vectors(
-                self.picture.decode_any(jpegs, window, count=cut.count, accurate=True), content
-            )
-
-            def resized(values: tf.Tensor) -> tf.Tensor:
-                # linear both: scaled before, there are fewer of them where the map is enlarged
-                return resample(in_delivered_pixels(values, cut, self.size(content)), box, _into(cut))
-
-            vectors = tf.cond(same, lambda: whole, lambda: resized(whole))
-            vectors = tf.ensure_shape(vectors, [cut.count, *(self.picture.window or (None, None)), 2])
-        return mirrored_vectors(vectors, cut.flip)
-
-    def _vectors(self, stored: tf.Tensor, content: Content) -> tf.Tensor:
+    def values(self, pixels: tf.Tensor, content: Content) -> tf.Tensor:
         """``(v / 255 - 0.5) * 2 * saturation`` of R and G."""
         factor = 2.0 * _floats(content[keys.FLOW_SATURATION])
-        return _floats(stored[..., :2]) * (factor / 255.0) - factor / 2.0
+        return _floats(pixels[..., :2]) * (factor / 255.0) - factor / 2.0
+
+    def resized(
+        self, values: tf.Tensor, box: tf.Tensor, into: tf.Tensor, content: Content, cut: Cut
+    ) -> tf.Tensor:
+        """See :class:`_JpegStream`; vectors grow with the picture."""
+        # linear both: scaled before, there are fewer of them where the map is enlarged
+        return resample(in_delivered_pixels(values, cut, self.size(content)), box, into)
+
+    def mirrored(self, values: tf.Tensor, flip: tf.Tensor | None) -> tf.Tensor:
+        """See :class:`_JpegStream`."""
+        return mirrored_vectors(values, flip)
 
 
 def in_delivered_pixels(vectors: tf.Tensor, cut: Cut, size: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
@@ -111,29 +174,11 @@ def mirrored_vectors(vectors: tf.Tensor, flip: tf.Tensor | None) -> tf.Tensor:
     return tf.cond(flip, lambda: tf.reverse(vectors, [2]) * [-1.0, 1.0], lambda: vectors)
 
 
-def _elsewhere(stream: Pictorial, content: Content, cut: Cut) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """How to cut pictures that the window was not placed in.
-
-    Returns:
-        The pixels to decode; the box within those, not rounded; and whether to take them as they are.
-    """
-    assert cut.size is not None
-    size = tf.cast(tf.stack(stream.size(content)), tf.int32)
-    same = tf.reduce_all(size == cut.size)
-    box = rescaled_box(cut.window, cut.size, size)
-    window = tf.where(same, cut.window, covering(box, _into(cut), size))
-    return window, tf.concat([box[:2] - _floats(window[:2]), box[2:]], 0), same
-
-
-def _into(cut: Cut) -> tf.Tensor:
-    """Height and width of what is delivered, int32."""
-    assert cut.window is not None
-    return cut.window[2:]
+def _part(values: tf.Tensor, window: tf.Tensor, area: tf.Tensor) -> tf.Tensor:
+    """What ``window`` shows of ``values`` [n, h, w, c], which show ``area``; costs nothing where both are the same."""
+    begin = tf.concat([[0], window[:2] - area[:2], [0]], 0)
+    return tf.slice(values, begin, tf.concat([[-1], window[2:], [-1]], 0))
 
 
 def _floats(values: tf.Tensor) -> tf.Tensor:
     return tf.cast(values, tf.float32)
-
-
-def _rounded(pixels: tf.Tensor) -> tf.Tensor:
-    return tf.saturate_cast(tf.round(pixels), tf.uint8)

