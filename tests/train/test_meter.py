@@ -39,9 +39,13 @@ def napping(seconds: float, *, prefetch: bool = False) -> Any:
 def sleeping_model(seconds: float, **compile_options: Any) -> Any:
     """A linear model whose every step takes at least so long."""
 
+    def late(value: Any) -> Any:
+        time.sleep(seconds)
+        return value
+
     class Nap(keras.layers.Layer):  # type: ignore[misc] # Keras ships no types
         def call(self, x: Any) -> Any:
-            awake = tf.numpy_function(lambda v: (time.sleep(seconds), v)[1], [x], tf.float32)
+            awake = tf.numpy_function(late, [x], tf.float32)
             return x + 0 * tf.stop_gradient(tf.ensure_shape(awake, x.shape))
 
     keras.utils.set_random_seed(0)
@@ -105,7 +109,7 @@ def test_the_model_gets_its_own_function_back() -> None:
     own = model.train_function
 
     class Stop(keras.callbacks.Callback):  # type: ignore[misc]
-        def on_train_batch_end(self, *_: Any) -> None:
+        def on_train_batch_end(self, *_: Any, **__: Any) -> None:
             raise KeyboardInterrupt
 
     interrupted, second = InputMeter(), InputMeter()
