@@ -3,15 +3,16 @@
 import io
 import json
 import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
 from reelmill.datasets import storage
 from reelmill.datasets.errors import DatasetError, UsageError
+from reelmill.train import models
 
 MODEL, DESCRIPTION = "model.keras", "model.json"
 ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -22,7 +23,7 @@ class ModelInfo:
     """Content of ``model.json``."""
 
     model: str
-    """Name of the model."""
+    """Name of the model, or ``module:callable``."""
     columns: list[str]
     """Columns that it reads, in this order."""
     class_names: list[str]
@@ -33,6 +34,10 @@ class ModelInfo:
     """Distance between them, in stored frames."""
     crop: int | None
     """Side of the crop in pixels; None: whole frames."""
+    labels: Literal["single", "multi"] = "single"
+    """``single``: a clip has one label, and its probabilities sum to 1; ``multi``: any number of labels."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """Arguments that the model was built with."""
 
 
 def save(model: Any, info: ModelInfo, folder: str) -> None:
@@ -55,6 +60,9 @@ def load(folder: str) -> tuple[Any, ModelInfo]:
     try:
         info = ModelInfo(**json.loads(storage.read_bytes(storage.join(folder, DESCRIPTION))))
         with storage.local_file(storage.join(folder, MODEL)) as path:
+            models.find(
+                info.model
+            )  # a model of the user's own may have layers of its own: importing it makes them known
             return keras.models.load_model(path), info
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(f"no trained model in {folder!r}: run `reelmill train` first") from None

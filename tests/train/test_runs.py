@@ -15,8 +15,6 @@ from reelmill.datasets.vectors import Vectors
 from reelmill.pipelines.commands.evaluate import command as evaluate_command
 from reelmill.pipelines.commands.train import chosen_run, run_options, runs_of
 from reelmill.pipelines.commands.train import command as train_command
-from reelmill.train import models
-from reelmill.train.models import InputSpec
 from reelmill.train.synthetic import (
     FRAME_US,
     Recording,
@@ -123,7 +121,7 @@ def test_two_streams_and_what_is_written_of_them(project: Path) -> None:
     assert Path("model/both/model.keras").read_bytes() == content
     run(evaluate_command, "both")
     info = json.loads(Path("model/both/model.json").read_text())
-    assert (info["columns"], info["model"], info["crop"]) == (["frames", "flow"], "frame_cnn", 24)
+    assert (info["columns"], info["model"], info["crop"]) == (["frames", "flow"], "two_stream", 24)
     assert json.loads(Path("metrics/train/both.json").read_text())["epochs"] == 2
     assert json.loads(Path("metrics/evaluate/both.json").read_text())["clips"] == 8
 
@@ -165,45 +163,3 @@ def test_wrong_runs_are_explained(runs: Any, said: str) -> None:
     with pytest.raises(UsageError) as caught:
         runs_of({"runs": runs})
     assert said in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("name", "inputs", "said"),
-    [
-        (
-            "frame_cnn",
-            {"f": InputSpec((3, 9), "float32")},
-            "'frame_cnn' reads pictures or fields; 'f' gives [3, 9]",
-        ),
-        (
-            "feature_mlp",
-            {"a": InputSpec((3, 9), "float32"), "w": InputSpec((99,), "float32")},
-            "'feature_mlp' reads features; 'w' gives [99]",
-        ),
-    ],
-)
-def test_inputs_that_a_model_cannot_read(name: str, inputs: dict[str, InputSpec], said: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        models.build(name, inputs=inputs, classes=2)
-    assert said in str(caught.value)
-
-
-def test_the_mlp_is_a_layer_on_mean_and_maximum_of_each_column() -> None:
-    inputs = {"a": InputSpec((5, 2, 3), "float32"), "b": InputSpec((5, 4), "float32")}
-    model = models.build("feature_mlp", inputs=inputs, classes=4)
-    random = np.random.default_rng(0)
-    clips = {
-        "a": random.normal(size=(6, 5, 2, 3)),
-        "b": random.normal(size=(6, 5, 4)) * 1e-4,
-    }  # no scale counts
-    pooled = []
-    for rows in (clips["a"].reshape(6, 5, 6), clips["b"]):
-        both = np.concatenate([rows.mean(axis=1), rows.max(axis=1)], axis=1)
-        pooled.append(both / np.linalg.norm(both, axis=1, keepdims=True) * np.sqrt(both.shape[1]))
-    gamma, beta, mean, variance = model.layers[-3].get_weights()
-    hidden, bias, last, last_bias = (w for layer in model.layers[-2:] for w in layer.get_weights())
-    normal = (np.concatenate(pooled, axis=1) - mean) / np.sqrt(variance + 1e-3) * gamma + beta
-    logits = np.maximum(normal @ hidden + bias, 0) @ last + last_bias
-    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    found = model.predict_on_batch({key: value.astype(np.float32) for key, value in clips.items()})
-    np.testing.assert_allclose(found, expected, atol=1e-4)

@@ -4,32 +4,46 @@ After the baselines of Abu-El-Haija et al., YouTube-8M: A Large-Scale Video Clas
 pool statistics of frame-level features over the video and normalise them before a small classifier.
 """
 
-import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import keras
+from pydantic import Field
 
 from reelmill.train.models import InputSpec
+from reelmill.train.models.inputs import check_features, tensors, unit
 
-HIDDEN = 128
 
+def build(
+    inputs: Mapping[str, InputSpec],
+    classes: int,
+    activation: str,
+    *,
+    hidden: Annotated[int, Field(ge=1)] = 128,
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+) -> Any:
+    """The model for clips of [steps, ...] float32; what follows the steps is taken as one vector.
 
-def build(inputs: Mapping[str, InputSpec], classes: int, activation: str) -> Any:
-    """The model for clips of [steps, ...]; what follows the steps is taken as one vector."""
-    clips = {name: keras.Input(spec.shape, dtype=spec.dtype, name=name) for name, spec in inputs.items()}
-    pooled = [_pooled(clips[name], steps=spec.shape[0]) for name, spec in inputs.items()]
+    Args:
+        inputs: any number of columns.
+        classes: length of the output.
+        activation: of the output.
+        hidden: units of the hidden layer.
+        dropout: share of the hidden units that training leaves out.
+    """
+    check_features(inputs)
+    clips = tensors(inputs)
+    pooled = [_pooled(clip) for clip in clips.values()]
     x = pooled[0] if len(pooled) == 1 else keras.layers.Concatenate()(pooled)
     x = keras.layers.BatchNormalization(momentum=0.8)(x)
-    x = keras.layers.Dense(HIDDEN, activation="relu")(x)
-    return keras.Model(
-        clips, keras.layers.Dense(classes, activation=activation, dtype="float32")(x), name="feature_mlp"
-    )
+    x = keras.layers.Dense(hidden, activation="relu")(x)
+    if dropout:
+        x = keras.layers.Dropout(dropout)(x)
+    outputs = keras.layers.Dense(classes, activation=activation, dtype="float32")(x)
+    return keras.Model(clips, outputs, name="feature_mlp")
 
 
-def _pooled(rows: Any, *, steps: int) -> Any:
-    rows = keras.layers.Reshape((steps, -1))(rows)
+def _pooled(clip: Any) -> Any:
+    rows = keras.layers.Reshape((clip.shape[1], -1))(clip)
     statistics = [keras.layers.GlobalAveragePooling1D()(rows), keras.layers.GlobalMaxPooling1D()(rows)]
-    x = keras.layers.Concatenate()(statistics)
-    # to a length at which each value is about 1: networks differ by orders of magnitude in what they give
-    return keras.layers.Rescaling(math.sqrt(x.shape[-1]))(keras.layers.UnitNormalization()(x))
+    return unit(keras.layers.Concatenate()(statistics))
