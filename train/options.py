@@ -84,6 +84,14 @@ class TrainOptions(_Options):
         """Where a run's model goes."""
         return storage.join(self.out, run)
 
+    def checkpoint_folder(self, run: str) -> str:
+        """Where an interrupted training's checkpoint is."""
+        return storage.join(self.checkpoints, run)
+
+    def tensorboard_folder(self, run: str) -> str | None:
+        """Where TensorBoard's files go; None: nowhere."""
+        return None if self.tensorboard is None else storage.join(self.tensorboard, run)
+
     def metrics_file(self, run: str) -> str:
         """Where the last epoch's metrics go."""
         return storage.join(self.metrics, "train", f"{run}.json")

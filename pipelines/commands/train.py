@@ -84,12 +84,16 @@ def command(run: str | None, params: str, dataset: str | None, **values: Any) ->
     path = dataset_path(content, dataset)
     Manifest(storage.join(path, FILE_NAME)).close()  # a wrong path shows before TensorFlow takes its seconds
 
+    from reelmill.train import backend
     from reelmill.train.quiet import quiet_import
 
+    backend.choose(options)
     with quiet_import():
         from reelmill.train.fit import fit
 
     fitted = fit(path, options, run=run)
+    if not fitted.chief:
+        return
     last = fitted.history[-1]
     say(
         f"trained {fitted.model} on {', '.join(options.columns)} of {fitted.metrics['examples']} clips for "
@@ -101,4 +105,5 @@ def command(run: str | None, params: str, dataset: str | None, **values: Any) ->
         f"model in {options.model_folder(run)}, metrics in {options.metrics_file(run)}, "
         f"history in {options.history_file(run)}"
     )
+    say(fitted.input)
     say("next: reelmill evaluate" + (f" {run}" if len(runs_of(content)) > 1 else ""))

@@ -6,8 +6,17 @@ import numpy as np
 import pytest
 
 from reelmill.datasets.column import Column
+from reelmill.datasets.vectors import Vectors
 from reelmill.train.quiet import quiet_import
-from reelmill.train.synthetic import Recording, encode, texture, write_dataset
+from reelmill.train.synthetic import (
+    FRAME_US,
+    Recording,
+    encode,
+    features_payload,
+    texture,
+    write_column,
+    write_dataset,
+)
 
 with quiet_import():
     import keras  # noqa: F401 - imported here, so that no test sees the noise
@@ -52,6 +61,34 @@ def index_ids(dataset: str) -> dict[str, list[str]]:
     """Clips of each split in the order of the index."""
     rows = Column(dataset, "frames").index().to_pylist()
     return {split: [r["clip_id"] for r in rows if r["split"] == split] for split in ("train", "val", "test")}
+
+
+@pytest.fixture(scope="session")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A dataset with features, whose first value is the clip's number: 26 to learn from, 13 to measure."""
+    path = str(tmp_path_factory.mktemp("datasets") / "numbered")
+    clips = [("train", i) for i in range(26)] + [("val", i) for i in range(13)]
+    jpeg = encode(texture(8, 8, seed=0))
+    recordings = [
+        Recording(
+            clip_id=f"{split}-{i}",
+            split=split,
+            labels=[CLASSES[i % 5 // 2]],  # three classes, of unequal size
+            jpegs=[jpeg] * 2,
+            height=8,
+            width=8,
+        )
+        for split, i in clips
+    ]
+    write_dataset(path, recordings, labels=CLASSES[:3], shards=2)
+    made = {}
+    for split, i in clips:
+        values = np.random.default_rng([i, len(split)]).normal(i % 5 // 2, 1, (2, 6)).astype(np.float32)
+        values[:, 0] = i
+        vectors = Vectors(values=values, timestamps_us=[0, FRAME_US], rate=25.0)
+        made[f"{split}-{i}"] = features_payload(vectors, prefix="A")
+    write_column(path, "numbers", made, kind="own", shards=2)
+    return path
 
 
 @pytest.fixture
