@@ -12,10 +12,11 @@ from reelmill.datasets.example import Parsed
 from reelmill.datasets.manifest import FILE_NAME, Manifest
 from reelmill.train.order import Order, Share, evaluated, last_part
 from reelmill.train.picture import NumCrops, Picture
-from reelmill.train.records import Labels, check_single_labels, join, locate
+from reelmill.train.records import Labels, check_single_labels, join, locate, read_rows
 from reelmill.train.sampling import Sampling, aligned
 from reelmill.train.stream import Content, Cut, Stream, parse_content
 from reelmill.train.streams import check_keys, primary_picture, primary_stream, streams_of
+from reelmill.train.windows import read_windows
 
 HEAD = {
     keys.EXAMPLE_ID: tf.io.FixedLenFeature([], tf.string),
@@ -124,19 +125,18 @@ class Loader:
         clips = tf.data.INFINITE_CARDINALITY
         if not self.order.training:
             clips = evaluated(self.order, self.num_examples)
-        return self._delivered(self.order.batches(self.num_examples), clips=clips)
+        batches = self.order.batches(self.num_examples, shard=self._records[0].shard)
+        return self._delivered(batches, clips=clips)
 
     def _delivered(self, batches: tf.data.Dataset, *, clips: int) -> tf.data.Dataset:
         """Batches of clips for batches of places in the order; ``clips``: how many there are in all of them."""
         places = batches.unbatch().apply(tf.data.experimental.assert_cardinality(clips))
-        readers = [records.reader() for records in self._records]
-
-        def read(place: dict[str, tf.Tensor]) -> tuple[dict[str, tf.Tensor], tuple[tf.Tensor, ...]]:
-            return place, tuple(reader(place["row"]) for reader in readers)
-
         # Reading is a stage of its own: under tf.config.experimental.enable_op_determinism a stage that opens
         # files runs one call at a time, and decoding must not.
-        raw = places.map(read, num_parallel_calls=tf.data.AUTOTUNE)
+        if self.order.shuffle_shards is None:
+            raw = read_rows(places, self._records)
+        else:
+            raw = read_windows(places, self._records, self.order)
         found = raw.map(self._clip, num_parallel_calls=tf.data.AUTOTUNE)
         batches = found.batch(
             self.order.replica_batch,
@@ -262,6 +262,7 @@ def load(
     training: bool = False,
     seed: int | None = None,
     start_step: int = 0,
+    shuffle_shards: int | None = None,
     crop: int | tuple[int, int] | None = 224,
     flip: bool = False,
     dtype: Literal["uint8", "float32"] = "uint8",
@@ -294,6 +295,9 @@ def load(
         training: see above.
         seed: needed for training.
         start_step: first global batch to deliver: 0, or where an interrupted training goes on.
+        shuffle_shards: for object stores: permute the clips within windows of so many shards, which change with every
+            epoch, and read each shard whole, from its start to its end. Two windows are held in memory. None:
+            permute all clips of the split, and read each by itself.
         crop: height and width of the window in pixels, or one number for both; None: whole frames.
         flip: mirror every other training clip left to right; vx of flow and motion vectors turns round with it.
         dtype: of frames: ``uint8`` 0..255, or ``float32`` 0..1.
@@ -321,7 +325,14 @@ def load(
         DatasetError: something on disk is not what it should be.
     """
     share = Share.of(input_context) if input_context else Share(index=shard_index, count=shard_count)
-    order = Order(batch_size=batch_size, training=training, seed=seed, start_step=start_step, share=share)
+    order = Order(
+        batch_size=batch_size,
+        training=training,
+        seed=seed,
+        start_step=start_step,
+        shuffle_shards=shuffle_shards,
+        share=share,
+    )
     picture = Picture(crop=crop, num_crops=num_crops, flip=flip, dtype=dtype, mean=mean, std=std)
     sampling = Sampling(
         clip_frames=clip_frames, stride=stride, num_clips=num_clips, waveform_samples=waveform_samples

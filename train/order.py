@@ -3,12 +3,17 @@
 An epoch is one permutation of the split's rows, cut into global batches. Every input pipeline computes the
 same permutation and takes its own part of each batch, so the sequence of global batches does not depend on
 how many pipelines there are, and any step can be the first.
+
+With ``shuffle_shards`` the shards are permuted and cut into windows of so many, and the rows of one window come
+before those of the next: then shards can be read whole, one window after the other.
 """
 
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from reelmill.datasets.errors import UsageError
 
@@ -54,6 +59,8 @@ class Order:
     """Where the permutations and all random choices start from; training needs one."""
     start_step: int = 0
     """First global batch to deliver, counted from the beginning of training."""
+    shuffle_shards: int | None = None
+    """Shards whose rows are permuted together in training; None: all rows of the split."""
     share: Share = field(default_factory=Share)
 
     def __post_init__(self) -> None:
@@ -72,6 +79,15 @@ class Order:
         if self.start_step < 0 or (self.start_step and not self.training):
             raise UsageError(f"start_step {self.start_step}: at least 0, and above 0 only with training=True")
 
+        if self.shuffle_shards is not None and self.shuffle_shards < 1:
+            raise UsageError(
+                f"shuffle_shards {self.shuffle_shards} must be at least 1, or null for the whole split"
+            )
+        if self.shuffle_shards is not None and not self.training:
+            raise UsageError(
+                f"shuffle_shards {self.shuffle_shards} is for training: evaluation keeps the order of the index"
+            )
+
     @property
     def pipeline_batch(self) -> int:
         """Examples of a global batch that come through this pipeline."""
@@ -86,16 +102,23 @@ class Order:
         """Global batches in one epoch; training drops what fills no batch, evaluation keeps it."""
         return examples // self.batch_size if self.training else -(-examples // self.batch_size)
 
-    def batches(self, examples: int) -> tf.data.Dataset:
+    def batches(self, examples: int, *, shard: NDArray[np.int32] | None = None) -> tf.data.Dataset:
         """What each batch as delivered is made of: ``row`` to read, its ``place`` in the epoch, and the ``epoch``.
 
         Every element is a dictionary of int64 vectors of one length, :attr:`replica_batch` or, at the end of an
-        evaluation, less; element n depends on n alone.
+        evaluation, less; element n depends on n alone. With ``shuffle_shards`` there are two vectors more:
+        ``window``, the number of the row's window in the epoch, and ``slot``, its shard's place in that window.
+
+        Args:
+            examples: rows of the split.
+            shard: number of each row's shard; needed with ``shuffle_shards``.
 
         Raises:
             UsageError: the split has fewer examples than one training batch.
         """
-        return _training_batches(self, examples) if self.training else _evaluation_batches(self, examples)
+        return (
+            _training_batches(self, examples, shard) if self.training else _evaluation_batches(self, examples)
+        )
 
 
 def permutation(examples: int, *, seed: int, epoch: tf.Tensor) -> tf.Tensor:
@@ -116,7 +139,13 @@ def permutation(examples: int, *, seed: int, epoch: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.argsort(keys, stable=True), tf.int64)
 
 
-def _training_batches(order: Order, examples: int) -> tf.data.Dataset:
+def shard_order(shard: NDArray[np.int32], *, seed: int, epoch: tf.Tensor) -> tf.Tensor:
+    """The numbers of the shards that rows lie in, up to the highest, in the order of one epoch, int64."""
+    # of epochs below 0, so that it has nothing to do with any permutation of rows
+    return permutation(int(shard.max()) + 1, seed=seed, epoch=-1 - epoch)
+
+
+def _training_batches(order: Order, examples: int, shard: NDArray[np.int32] | None) -> tf.data.Dataset:
     steps, share, seed = order.steps_per_epoch(examples), order.share, order.seed
     if not steps:
         raise UsageError(
@@ -133,13 +162,29 @@ def _training_batches(order: Order, examples: int) -> tf.data.Dataset:
     def rows(epoch: tf.Tensor) -> dict[str, tf.Tensor]:
         used = steps * order.batch_size
         place = mine(tf.range(used, dtype=tf.int64), epoch)
-        row = mine(permutation(examples, seed=seed, epoch=epoch)[:used], epoch)
-        return {"row": row, "place": place, "epoch": tf.fill(tf.shape(row), epoch)}
+        row = permutation(examples, seed=seed, epoch=epoch)
+        read = {"row": row} if order.shuffle_shards is None else _in_windows(row, shard, order, epoch)
+        taken = {key: mine(values[:used], epoch) for key, values in read.items()}
+        return {**taken, "place": place, "epoch": tf.fill(tf.shape(place), epoch)}
 
     epochs = tf.data.Dataset.range(first_epoch, tf.int64.max).map(rows)
     # the next epoch's permutation is ready before this one ends
     flat = epochs.prefetch(1).flat_map(tf.data.Dataset.from_tensor_slices)
     return flat.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+
+
+def _in_windows(
+    row: tf.Tensor, shard: NDArray[np.int32] | None, order: Order, epoch: tf.Tensor
+) -> dict[str, tf.Tensor]:
+    """Permuted rows, those of the first window first; with each row's ``window`` and its shard's ``slot`` there."""
+    assert shard is not None
+    assert order.seed is not None
+    assert order.shuffle_shards is not None
+    rank = tf.cast(tf.argsort(shard_order(shard, seed=order.seed, epoch=epoch)), tf.int64)
+    rank = tf.gather(rank, tf.constant(shard))
+    row = tf.gather(row, tf.argsort(tf.gather(rank, row) // order.shuffle_shards, stable=True))
+    rank = tf.gather(rank, row)
+    return {"row": row, "window": rank // order.shuffle_shards, "slot": rank % order.shuffle_shards}
 
 
 def _evaluation_batches(order: Order, examples: int) -> tf.data.Dataset:

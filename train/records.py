@@ -38,6 +38,10 @@ class Records:
     """Where each row's record begins in its shard, in bytes."""
     size: NDArray[np.int64]
     """Of each row's record without framing, in bytes."""
+    place: NDArray[np.int64]
+    """Of each row's record among those of its shard, from 0."""
+    longest: int
+    """Most records in one shard."""
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -56,6 +60,7 @@ class Records:
             shard=self.shard[rows],
             offset=self.offset[rows],
             size=self.size[rows],
+            place=self.place[rows],
         )
 
     def reader(self) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -75,6 +80,23 @@ class Records:
             return records.take(1).get_single_element()
 
         return read
+
+
+def read_rows(places: tf.data.Dataset, columns: Sequence[Records]) -> tf.data.Dataset:
+    """The serialized records of each place, each read by itself.
+
+    Args:
+        places: dictionaries of scalars as :meth:`reelmill.train.order.Order.batches` gives them.
+        columns: where the records are.
+
+    Returns:
+        A dataset of pairs: the place, and a tuple of its record in each column.
+    """
+    readers = [records.reader() for records in columns]
+    return places.map(
+        lambda place: (place, tuple(read(place["row"]) for read in readers)),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
 
 
 def locate(dataset: str, column: str, *, split: str) -> Records:
@@ -102,6 +124,8 @@ def locate(dataset: str, column: str, *, split: str) -> Records:
         shard=rows["shard"].to_numpy().astype(np.int32),
         offset=rows["offset"].to_numpy().astype(np.int64),
         size=rows["size"].to_numpy().astype(np.int64),
+        place=rows["row"].to_numpy().astype(np.int64),
+        longest=pc.max(rows["row"]).as_py() + 1,
     )
 
 
