@@ -18,12 +18,12 @@ def choose(options: TrainOptions) -> None:
     """
     if options.strategy != "data_parallel":
         return
-    os.environ["KERAS_BACKEND"] = "jax"
-    if options.deterministic and "--xla_gpu_deterministic_ops" not in os.environ.get("XLA_FLAGS", ""):
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DETERMINISTIC}".strip()
     keras = sys.modules.get("keras")
     if keras is not None and keras.backend.backend() != "jax":
         raise UsageError(
             f"strategy 'data_parallel' needs Keras on JAX, and Keras runs on {keras.backend.backend()}: "
             "set KERAS_BACKEND=jax before Keras is imported"
         )
+    os.environ["KERAS_BACKEND"] = "jax"
+    if options.deterministic and "--xla_gpu_deterministic_ops" not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DETERMINISTIC}".strip()

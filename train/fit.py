@@ -158,6 +158,7 @@ def fit(
             clip_frames=options.clip_frames,
             stride=options.stride,
             crop=options.crop,
+            labels=options.labels,
         )
         # without the optimizer, which takes twice the room of the weights and is of no use any more
         saved.save(keras.Model(model.input, model.output, name=model.name), info, options.model_folder(run))
@@ -208,6 +209,7 @@ class _Data:
                 training=training,
                 seed=options.seed,
                 start_step=first_step,
+                shuffle_shards=options.shuffle_shards if training else None,
                 share=share,
             ),
             labels=options.labels,

@@ -219,7 +219,7 @@ def _mirrored(replicas: int | None) -> Any:
 
 def _first(devices: list[str], replicas: int | None) -> list[str]:
     if replicas is not None and replicas > len(devices):
-        raise UsageError(f"replicas {replicas}: there are {len(devices)} devices ({', '.join(devices)})")
+        raise UsageError(f"replicas {replicas}: the devices here are {', '.join(devices)}")
     return devices[:replicas]
 
 

@@ -45,7 +45,9 @@ def run(command: Any, *arguments: str) -> str:
 def files(folder: Path) -> dict[str, bytes]:
     found = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     return {
-        name: content for name, content in found.items() if name != "params.yaml" and not name.startswith("logs")
+        name: content
+        for name, content in found.items()
+        if name != "params.yaml" and not name.startswith("logs")
     }
 
 
@@ -102,6 +104,19 @@ def test_the_model_learns_what_a_frame_shows(project: Path) -> None:
         (["--crop", "224"], "larger than the stored frames"),
         (["--epochs", "0"], "train.epochs = 0"),
         (["--learning-rate", "fast"], "train.learning_rate = 'fast'"),
+        (
+            ["--class-weights", "{fog: 2}"],
+            "class_weights: there is no class 'fog'; there is bright, dark, grey",
+        ),
+        (["--class-weights", "{dark: -1}"], "class_weights: dark = -1.0 must be a number from 0 on"),
+        (["--class-weights", "rare"], "train.class_weights"),
+        (["--warmup-epochs", "3"], "warmup_epochs 3 must be below epochs 3"),
+        (["--schedule", "linear"], "train.schedule = 'linear'"),
+        (["--precision", "float16"], "train.precision = 'float16'"),
+        (["--replicas", "2"], "replicas 2 with strategy 'none': set strategy to mirrored or data_parallel"),
+        (["--strategy", "mirrored", "--replicas", "99"], "replicas 99: the devices here are /device:CPU:0"),
+        (["--strategy", "multi_worker"], "needs the environment variable TF_CONFIG on every worker"),
+        (["--strategy", "data_parallel"], "needs Keras on JAX, and Keras runs on tensorflow"),
         (["--params", "other.yaml"], "other.yaml"),
         (["--dataset", "nowhere"], "no manifest at 'nowhere/manifest.parquet'"),
     ],

@@ -249,7 +249,7 @@ def test_jax_goes_on_with_what_tensorflow_began(found: dict[str, Any]) -> None:
             "",
             "replicas 2 with strategy 'none': set strategy to mirrored",
         ),
-        ({"strategy": "mirrored", "replicas": 999}, "", "replicas 999: there are "),
+        ({"strategy": "mirrored", "replicas": 999}, "", "replicas 999: the devices here are /device:CPU:0"),
         (
             {"strategy": "multi_worker"},
             "",

@@ -46,4 +46,6 @@ def unit(x: Any) -> Any:
     Networks differ by orders of magnitude in what they give, and batch normalisation alone cannot lift values that are
     small against its epsilon.
     """
-    return keras.layers.Rescaling(x.shape[-1] ** 0.5)(keras.layers.UnitNormalization()(x))
+    # sums of squares and Keras' epsilon are too large and too small for float16
+    normal = keras.layers.UnitNormalization(dtype="float32")(x)
+    return keras.layers.Rescaling(x.shape[-1] ** 0.5)(normal)
