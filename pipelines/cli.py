@@ -28,6 +28,7 @@ COMMANDS = {
     "evaluate": "Measure a trained model on a held-out split.",
     "verify": "Check every checksum, count, alignment and the ledger.",
     "inspect": "Show what is in a dataset, or one clip of it.",
+    "bench": "Measure what loading gives on this host, and what would give more.",
     "doctor": "Show what this machine has: ffmpeg, codecs, processors, versions.",
 }
 """In the order in which they are used."""

@@ -5,7 +5,7 @@ its section and, through :func:`parameter_options`, options of its command.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -114,11 +114,15 @@ def fields_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
     return {name: model.model_fields[name] for name in names if name in model.model_fields}
 
 
-def parameter_options(model: type[BaseModel]) -> Callable[[AnyFunction], AnyFunction]:
-    """Give a command one option for each field of its section, named and described as the field is."""
+def parameter_options(
+    model: type[BaseModel], *, only: Collection[str] | None = None
+) -> Callable[[AnyFunction], AnyFunction]:
+    """Give a command one option for each field of its section, or for some, named and described as the field is."""
 
     def decorate(function: AnyFunction) -> AnyFunction:
         for key, field in reversed(fields_of(model).items()):
+            if only is not None and key not in only:
+                continue
             default = (
                 ""
                 if field.is_required()
