@@ -1,5 +1,6 @@
 """From a dataset on disk to batches of clips: a ``tf.data.Dataset``."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -14,6 +15,8 @@ from reelmill.train.order import Order, Share, evaluated, last_part
 from reelmill.train.picture import NumCrops, Picture
 from reelmill.train.records import Labels, check_single_labels, join, locate, read_rows
 from reelmill.train.sampling import Sampling, aligned
+from reelmill.train.served import served
+from reelmill.train.service import Address
 from reelmill.train.stream import Content, Cut, Stream, parse_content
 from reelmill.train.streams import check_keys, primary_picture, primary_stream, streams_of
 from reelmill.train.windows import read_windows
@@ -39,6 +42,7 @@ class Loader:
         picture: what is made of every frame.
         order: in which order, and in batches of what size.
         labels: ``single``: every clip has exactly one label; ``multi``: any number; ``none``: do not load.
+        service: address of a tf.data service that loads in this process's stead, as ``grpc://host:5050``.
 
     Raises:
         UsageError: a choice makes no sense for this dataset.
@@ -55,12 +59,16 @@ class Loader:
         picture: Picture | None = None,
         order: Order | None = None,
         labels: Labels = "single",
+        service: str | None = None,
     ) -> None:
         self.split = split
         self.sampling = sampling or Sampling()
         self.picture = picture or Picture()
         self.order = order or Order()
         self.labels = labels
+        self.service = None if service is None else Address.parse(service, name="service")
+        if self.service is not None and not storage.is_url(dataset):
+            dataset = os.path.abspath(dataset)  # the workers run in folders of their own
         if isinstance(columns, str) or not columns or len(set(columns)) < len(columns):
             raise UsageError(
                 f"columns {columns!r} must be a list of different columns, as ['frames', 'flow']"
@@ -125,12 +133,20 @@ class Loader:
         clips = tf.data.INFINITE_CARDINALITY
         if not self.order.training:
             clips = evaluated(self.order, self.num_examples)
-        batches = self.order.batches(self.num_examples, shard=self._records[0].shard)
-        return self._delivered(batches, clips=clips)
+        places = self.order.batches(self.num_examples, shard=self._records[0].shard)
+        if self.service is None:
+            batches = self._delivered(places, clips=clips)
+        else:
+            batches = served(places, self._delivered, service=self.service)
+        if self._last_batch_is_empty():
+            batches = batches.concatenate(tf.data.Dataset.from_tensors(_nothing(batches.element_spec)))
+        return batches
 
-    def _delivered(self, batches: tf.data.Dataset, *, clips: int) -> tf.data.Dataset:
-        """Batches of clips for batches of places in the order; ``clips``: how many there are in all of them."""
-        places = batches.unbatch().apply(tf.data.experimental.assert_cardinality(clips))
+    def _delivered(self, batches: tf.data.Dataset, *, clips: int | None = None) -> tf.data.Dataset:
+        """Batches of clips for batches of places in the order; ``clips``: how many, where that is known."""
+        places = batches.unbatch()
+        if clips is not None:
+            places = places.apply(tf.data.experimental.assert_cardinality(clips))
         # Reading is a stage of its own: under tf.config.experimental.enable_op_determinism a stage that opens
         # files runs one call at a time, and decoding must not.
         if self.order.shuffle_shards is None:
@@ -143,8 +159,6 @@ class Loader:
             drop_remainder=self.order.training,
             num_parallel_calls=tf.data.AUTOTUNE,
         )
-        if self._last_batch_is_empty():
-            batches = batches.concatenate(tf.data.Dataset.from_tensors(_nothing(batches.element_spec)))
         if self.picture.dtype != "uint8":  # after batching, so that bytes are copied and not floats
             batches = batches.map(self._finished, num_parallel_calls=tf.data.AUTOTUNE)
         options = tf.data.Options()
@@ -272,6 +286,7 @@ def load(
     shard_index: int = 0,
     shard_count: int = 1,
     input_context: Any = None,
+    service: str | None = None,
 ) -> tf.data.Dataset:
     """Read a split of a dataset as batches.
 
@@ -309,6 +324,8 @@ def load(
         shard_count: number of parts.
         input_context: takes the place of both: a ``tf.distribute.InputContext``. Each replica's batch then comes
             as one element.
+        service: address of a tf.data service that loads in this process's stead, as ``grpc://host:5050``
+            (``reelmill serve``), in the same order. Its workers read the dataset under the same path.
 
     Returns:
         A ``tf.data.Dataset`` of dictionaries with an entry for each column, under its name: frames
@@ -345,4 +362,5 @@ def load(
         picture=picture,
         order=order,
         labels=labels,
+        service=service,
     ).dataset()
