@@ -49,7 +49,7 @@ def demo_clips() -> tuple[Clips, Any]:
         planes = scene(Dice("models", label, number), look, towards=towards, frames=STEPS + 1)
         pictures = [cv2.cvtColor(p.transpose(1, 2, 0)[..., [0, 2, 1]], cv2.COLOR_YCrCb2RGB) for p in planes]
         grey = [cv2.cvtColor(p, cv2.COLOR_RGB2GRAY) for p in pictures]
-        fields = [dis.calc(a, b, None) for a, b in itertools.pairwise(grey)]  # type: ignore[call-overload]
+        fields = [dis.calc(a, b, None) for a, b in itertools.pairwise(grey)]
 
         def small(images: list[Any], side: int) -> Any:
             return np.stack([cv2.resize(i, (side, side), interpolation=cv2.INTER_AREA) for i in images])
@@ -277,9 +277,8 @@ def test_each_way_of_preparing_pictures_survives_saving(name: str, mode: str, tm
 def test_fields_go_through_a_backbone_of_as_many_channels() -> None:
     arguments = {
         "spatial": {"backbone": "MobileNetV3Small", "weights": "random"},
-        "temporal": {"stack": True},
+        "temporal": {"backbone": "MobileNetV3Small", "stack": True},
     }
-    arguments["temporal"] |= {"backbone": "MobileNetV3Small"}
     model = built("two_stream", INPUTS["two_stream"], arguments=arguments)
     assert model.get_layer("flow_backbone").input.shape == (None, SIDE, SIDE, 2 * STEPS)
     assert model.get_layer("frames_backbone").input.shape == (None, SIDE, SIDE, 3)

@@ -111,8 +111,8 @@ def find(name: str) -> Builder:
         module = importlib.import_module(module_name)
     except (ImportError, ValueError) as error:
         raise UsageError(f"model {name!r}: cannot import {module_name!r}: {error}") from error
-    builder = getattr(module, function, None)
-    if not callable(builder):
+    builder: Builder | None = getattr(module, function, None)
+    if builder is None or not callable(builder):
         raise UsageError(f"model {name!r}: {module_name} has no function {function!r}")
     try:
         inspect.signature(builder).bind_partial({}, 1, "softmax")

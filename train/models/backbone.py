@@ -52,7 +52,7 @@ def prepared(pictures: Any, build: Any) -> Any:
 
 
 def _application(name: str) -> str:
-    known = {
+    known: dict[str, str] = {
         key.lower(): key
         for key, value in vars(keras.applications).items()
         if key[0].isupper() and callable(value)
