@@ -159,6 +159,7 @@ def fit(
             stride=options.stride,
             crop=options.crop,
             labels=options.labels,
+            arguments=options.arguments,
         )
         # without the optimizer, which takes twice the room of the weights and is of no use any more
         saved.save(keras.Model(model.input, model.output, name=model.name), info, options.model_folder(run))

@@ -1,13 +1,16 @@
 """``reelmill evaluate``."""
 
+import os
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from reelmill.datasets import storage
+from reelmill.datasets.errors import UsageError
 from reelmill.datasets.manifest import FILE_NAME, Manifest
 from reelmill.pipelines.commands.common import dataset_option, params_option, say
-from reelmill.pipelines.commands.train import chosen_run
+from reelmill.pipelines.commands.train import chosen_run, runs_of
 from reelmill.pipelines.params import (
     Section,
     dataset_path,
@@ -16,7 +19,11 @@ from reelmill.pipelines.params import (
     read_params,
     section,
 )
+from reelmill.pipelines.results import Result, markdown, read_result
 from reelmill.train.options import EvaluateOptions
+
+SHOWN_CLASSES = 5
+"""The worst ones, which the command prints."""
 
 
 class EvaluateSection(Section, EvaluateOptions):
@@ -27,17 +34,33 @@ class EvaluateSection(Section, EvaluateOptions):
 @click.argument("run", required=False)
 @params_option
 @dataset_option
+@click.option("--table", is_flag=True, help="Measure nothing; print what all runs reached, as Markdown.")
+@click.option(
+    "--group",
+    "groups",
+    multiple=True,
+    metavar="PREFIX",
+    help="With --table: a column for the classes whose names begin so; can be given again.",
+)
 @parameter_options(EvaluateSection)
-def command(run: str | None, params: str, dataset: str | None, **values: Any) -> None:
+def command(
+    run: str | None, params: str, dataset: str | None, table: bool, groups: tuple[str, ...], **values: Any
+) -> None:
     """Measure a trained model on a held-out split.
 
     RUN is an entry of the section runs of params.yaml; it may be left out where there is only one.
     """
     content = read_params(params)
+    given = given_options(values, EvaluateSection)
+    if table and run is not None:
+        raise UsageError(f"--table shows all runs: leave {run!r} out")
+    if groups and not table:
+        raise UsageError("--group is for --table")
+    if table:
+        say(markdown(results_of(content, overrides=given), groups=groups))
+        return
     run = chosen_run(content, run, command="reelmill evaluate")
-    options = section(
-        content, EvaluateSection, name="evaluate", overrides=given_options(values, EvaluateSection)
-    )
+    options = section(content, EvaluateSection, name="evaluate", overrides=given)
     path = dataset_path(content, dataset)
     Manifest(storage.join(path, FILE_NAME)).close()  # a wrong path shows before TensorFlow takes its seconds
 
@@ -47,11 +70,38 @@ def command(run: str | None, params: str, dataset: str | None, **values: Any) ->
         from reelmill.train.evaluate import evaluate
 
     metrics = evaluate(path, options, run=run).metrics()
+    multi = "map" in metrics
     say(
         f"{metrics['clips']} clips of {options.split}: top-1 {metrics['top1']:.3f}, top-5 {metrics['top5']:.3f}, "
-        f"mean of classes {metrics['mean_class_accuracy']:.3f}"
+        + (f"mAP {metrics['map']:.3f}" if multi else f"mean of classes {metrics['mean_class_accuracy']:.3f}")
     )
-    for name, accuracy in sorted(metrics["class_accuracy"].items(), key=lambda item: item[1])[:5]:
-        say(f"  {accuracy:.3f}  {name}")
+    by_class = metrics["average_precision" if multi else "class_accuracy"]
+    for name, value in sorted(by_class.items(), key=lambda item: item[1])[:SHOWN_CLASSES]:
+        say(f"  {value:.3f}  {name} ({metrics['class_clips'][name]} clips)")
     say(f"metrics in {options.metrics_file(run)}, predictions in {options.predictions_file(run)}")
     say("next: dvc plots show")
+
+
+def results_of(
+    params: Mapping[str, Any], *, root: str = "", overrides: Mapping[str, Any] | None = None
+) -> list[Result]:
+    """What every run of a project reached, in the order of params.yaml.
+
+    Args:
+        params: content of params.yaml.
+        root: the project's folder; empty: this one.
+        overrides: values that go before those of the section ``evaluate``.
+
+    Raises:
+        UsageError: a run was not trained or not measured yet.
+        DatasetError: a file is not what it should be.
+    """
+    options = section(params, EvaluateSection, name="evaluate", overrides=overrides or {})
+    return [
+        read_result(
+            run,
+            metrics=os.path.join(root, options.metrics_file(run)),
+            model=os.path.join(root, options.model_folder(run)),
+        )
+        for run in runs_of(params)
+    ]

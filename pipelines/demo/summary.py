@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,12 @@ from rich.table import Table
 from reelmill.datasets import storage
 from reelmill.datasets.column import Column, column_names
 from reelmill.datasets.errors import DatasetError
+from reelmill.pipelines.commands.evaluate import results_of
 from reelmill.pipelines.params import read_params
+from reelmill.pipelines.results import Result
+
+GROUPS = ("appearance_", "motion_")
+"""What the names of the demo's classes begin with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +59,8 @@ class Summary:
     """Of frames."""
     columns: list[ColumnTotals]
     """Frames first, then those made from it."""
-    accuracy: dict[str, dict[str, float]]
-    """Of each training: share of right test clips, ``all``, and the mean over the classes of each group."""
+    results: Sequence[Result]
+    """What each training reached."""
 
 
 def read_summary(project: Path, *, dataset: str) -> Summary:
@@ -66,7 +71,8 @@ def read_summary(project: Path, *, dataset: str) -> Summary:
         dataset: the dataset's folder below it.
 
     Raises:
-        DatasetError: the frames column or a metrics file is missing or malformed.
+        DatasetError: the frames column is missing, or a metrics file malformed.
+        UsageError: a training or its measurement did not run.
     """
     folder = str(project / dataset)
     column = Column(folder, "frames")
@@ -80,7 +86,7 @@ def read_summary(project: Path, *, dataset: str) -> Summary:
     for shard in column.description.shard_list():
         sizes.setdefault(shard.split, []).append(storage.size(column.shard_path(shard)))
     names = ["frames", *(name for name in column_names(folder) if name != "frames")]
-    runs = read_params(str(project / "params.yaml")).get("runs") or {"frames": {}}
+    params = read_params(str(project / "params.yaml"))
     return Summary(
         quarantined=sorted((r["reason"], r["clip_id"]) for r in ledger if r["outcome"] == "quarantined"),
         damaged=sorted(r["clip_id"] for r in ledger if r["outcome"] == "written" and r["decode_errors"]),
@@ -89,16 +95,13 @@ def read_summary(project: Path, *, dataset: str) -> Summary:
             for split in sorted(sizes, key=["train", "val", "test"].index)
         ],
         columns=[_column_totals(project, Column(folder, name)) for name in names],
-        accuracy={
-            run: dict(_accuracies(_read_json(project / "metrics" / "evaluate" / f"{run}.json", needed=True)))
-            for run in runs
-        },
+        results=results_of(params, root=str(project)),
     )
 
 
 def _column_totals(project: Path, column: Column) -> ColumnTotals:
     about = column.description
-    speed = _read_json(project / "metrics" / f"{about.name}.throughput.json", needed=False)
+    speed = _read_json(project / "metrics" / f"{about.name}.throughput.json")
     return ColumnTotals(
         name=about.name,
         clips=about.totals["written"],
@@ -109,20 +112,11 @@ def _column_totals(project: Path, column: Column) -> ColumnTotals:
     )
 
 
-def _accuracies(evaluation: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    yield "all", evaluation["top1"]
-    for group in ("appearance", "motion"):
-        shares = [v for name, v in evaluation["class_accuracy"].items() if name.startswith(f"{group}_")]
-        if shares:
-            yield group, sum(shares) / len(shares)
-
-
-def _read_json(path: Path, *, needed: bool) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
+    """Content of a metrics file; empty where the machine has none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        if needed:
-            raise DatasetError(f"{path} is missing: the stage that writes it did not run") from None
         return {}
     except ValueError as error:
         raise DatasetError(f"{path} is not valid JSON: {error}") from None
@@ -152,7 +146,7 @@ def show(summary: Summary, console: Console, *, project: str, dataset: str, raw:
     console.print(_quarantine_table(summary))
     console.print(_shard_table(summary))
     console.print(_column_table(summary))
-    console.print(_accuracy_table(summary))
+    console.print(_result_table(summary))
     console.print("(test accuracy; motion: 4 classes that no single frame tells apart, guessing gives 25%)")
     console.print(_place_table(project, dataset=dataset, raw=raw))
     console.print("\n[bold]next[/]")
@@ -225,13 +219,12 @@ def _column_table(summary: Summary) -> Table:
     return table
 
 
-def _accuracy_table(summary: Summary) -> Table:
-    table = _table("trained on")
-    for name in ("all 8 classes", "appearance", "motion"):
-        table.add_column(name, justify="right")
-    for run, shares in summary.accuracy.items():
-        cells = (
-            f"{shares[group]:.0%}" if group in shares else "" for group in ("all", "appearance", "motion")
-        )
-        table.add_row(run, *cells)
+def _result_table(summary: Summary) -> Table:
+    table = _table("training", "on")
+    for name in (*GROUPS, "all"):
+        table.add_column(name.rstrip("_"), justify="right")
+    for result in summary.results:
+        shares = [*(result.group(prefix) for prefix in GROUPS), float(result.metrics["top1"])]
+        cells = ("" if share is None else f"{share:.0%}" for share in shares)
+        table.add_row(result.run, ", ".join(result.columns), *cells)
     return table

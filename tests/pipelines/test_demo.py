@@ -16,8 +16,9 @@ from reelmill.datasets.errors import BuildError, DatasetError
 from reelmill.pipelines.cli import main
 from reelmill.pipelines.demo import run
 from reelmill.pipelines.demo.collection import BROKEN, ClipCounts, make_collection
-from reelmill.pipelines.demo.summary import ColumnTotals, SplitShards, Summary, read_summary, show
+from reelmill.pipelines.demo.summary import GROUPS, ColumnTotals, SplitShards, Summary, read_summary, show
 from reelmill.pipelines.project import Project, create
+from reelmill.pipelines.results import Result
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -55,8 +56,11 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Cap
     assert summary.damaged == ["train/motion_right_up/cut_short.mp4"]
     assert [(s.split, s.clips) for s in summary.splits] == [("train", 17), ("val", 8), ("test", 8)]
     assert all(70 * s.clips - 70 < s.frames <= 80 * s.clips for s in summary.splits)
-    assert list(summary.accuracy) == ["frames", "flow"]
-    assert all(set(shares) == {"all", "appearance", "motion"} for shares in summary.accuracy.values())
+    assert [(result.run, result.model) for result in summary.results] == [
+        ("frames", "frame_cnn"),
+        ("flow", "frame_cnn"),
+    ]
+    assert all(result.group(prefix) is not None for result in summary.results for prefix in GROUPS)
     assert [(c.name, c.clips) for c in summary.columns] == [
         ("frames", 33),
         ("flow", 33),
@@ -150,10 +154,22 @@ def test_summary_fits_a_narrow_terminal() -> None:
                 figures={"saturated": 0.031},
             ),
         ],
-        accuracy={
-            "frames": {"all": 0.625, "appearance": 1.0, "motion": 0.25},
-            "flow": {"all": 0.6, "appearance": 0.2, "motion": 1.0},
-        },
+        results=[
+            Result(
+                run=run,
+                model=run,
+                columns=columns,
+                metrics={
+                    "top1": all_classes,
+                    "mean_class_accuracy": 0.0,
+                    "class_accuracy": {"appearance_discs": appearance, "motion_left_up": motion},
+                },
+            )
+            for run, columns, all_classes, appearance, motion in [
+                ("frames", ["frames"], 0.625, 1.0, 0.25),
+                ("lstm", ["flow_mobilenet", "rgb_mobilenet"], 0.6, 0.2, 1.0),
+            ]
+        ],
     )
     console = Console(width=80, record=True, force_terminal=False)
     show(summary, console, project="reelmill-demo", dataset="data/demo", raw="data/demo-raw", seconds=93.6)
@@ -161,8 +177,8 @@ def test_summary_fits_a_narrow_terminal() -> None:
     assert "97 clips written, 1 quarantined; 7,257 frames" in lines
     assert any(line.split() == ["train", "97", "7,257", "2", "6.0", "2.0", "to", "4.0"] for line in lines)
     assert "  cd reelmill-demo" in lines
-    assert any(line.split() == ["frames", "62%", "100%", "25%"] for line in lines)
-    assert any(line.split() == ["flow", "60%", "20%", "100%"] for line in lines)
+    assert any(line.split() == ["frames", "frames", "100%", "25%", "62%"] for line in lines)
+    assert "lstm       flow_mobilenet, rgb_mobilenet          20%     100%   60%" in lines
     assert any(
         line.split()[:5] == ["flow", "96", "7,200", "3.0", "1,234"] and "3.10%" in line for line in lines
     )
