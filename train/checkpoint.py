@@ -105,19 +105,19 @@ class State:
         self._model = model
         self._metrics = metrics
         self._replicas = replicas
+        self._rows = replicas.reader([*self._own(), *self._sums()])
 
     def take(self, subject: dict[str, Any], progress: Progress) -> Checkpoint:
         """All of them, as they are now; with several workers every one has to ask."""
         if hasattr(self._model, "jax_state_sync"):
             self._model.jax_state_sync()
-        own, sums = self._own(), self._sums()
-        rows = self._replicas.read([*own, *sums])
+        rows, own = self._rows(), len(self._own())
         return Checkpoint(
             subject=subject,
             progress=progress,
             shared=[np.asarray(variable.numpy()) for variable in self._shared()],
-            own=[_once(row) for row in rows[: len(own)]],
-            sums=rows[len(own) :],
+            own=[_once(row) for row in rows[:own]],
+            sums=rows[own:],
         )
 
     def fits(self, checkpoint: Checkpoint) -> bool:

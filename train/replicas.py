@@ -49,9 +49,9 @@ class Replicas:
         """The same for validation data, of so many examples."""
         return self.distribute(dataset_of)
 
-    def read(self, variables: Sequence[Any]) -> list[Array]:
-        """What each Keras variable holds on each replica: arrays [replicas, ...]."""
-        return [np.asarray(variable.numpy())[None] for variable in variables]
+    def reader(self, variables: Sequence[Any]) -> Callable[[], list[Array]]:
+        """A function that says what each Keras variable holds on each replica: arrays [replicas, ...]."""
+        return lambda: [np.asarray(variable.numpy())[None] for variable in variables]
 
     def write(self, variables: Sequence[Any], values: Sequence[Array]) -> None:
         """Set each Keras variable on each replica: arrays [replicas, ...]."""
@@ -94,29 +94,33 @@ class TensorFlowReplicas(Replicas):
         """A distributed dataset: one pipeline for each worker, one batch for each replica."""
         return self._strategy.distribute_datasets_from_function(lambda context: dataset_of(Share.of(context)))
 
-    def read(self, variables: Sequence[Any]) -> list[Array]:
-        """Gathered from all replicas; every worker has to ask."""
+    def reader(self, variables: Sequence[Any]) -> Callable[[], list[Array]]:
+        """Gathers from all replicas; every worker has to call it."""
 
         @tf.function  # type: ignore[untyped-decorator] # TensorFlow ships no types
-        def gathered() -> Any:
+        def held() -> Any:
             return self._strategy.run(lambda: [tf.identity(v.value)[None] for v in variables])
 
-        return [np.asarray(self._strategy.gather(value, axis=0)) for value in gathered()]
+        return lambda: [np.asarray(self._strategy.gather(value, axis=0)) for value in held()]
 
     def write(self, variables: Sequence[Any], values: Sequence[Array]) -> None:
         """Set on the replicas of this worker."""
 
-        @tf.function  # type: ignore[untyped-decorator]
-        def assigned(every: Any) -> None:
+        def assign(every: Any) -> None:
             number = tf.distribute.get_replica_context().replica_id_in_sync_group
             for variable, value in zip(variables, every, strict=True):
                 variable.assign(tf.gather(value, number))
 
-        with self._strategy.scope():
-            self._strategy.run(assigned, args=([tf.constant(value) for value in values],))
+        @tf.function  # type: ignore[untyped-decorator]
+        def assigned(every: Any) -> None:
+            self._strategy.run(assign, args=(every,))
+
+        assigned([tf.constant(value) for value in values])
 
     def agree(self, number: int) -> bool:
         """Every worker has to ask."""
+        if self.alone:
+            return True
         said = self._strategy.run(lambda: tf.constant([number]))
         return len(set(np.asarray(self._strategy.gather(said, axis=0)).tolist())) == 1
 

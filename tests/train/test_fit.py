@@ -114,7 +114,6 @@ def test_the_model_learns_what_a_frame_shows(project: Path) -> None:
         (["--schedule", "linear"], "train.schedule = 'linear'"),
         (["--precision", "float16"], "train.precision = 'float16'"),
         (["--replicas", "2"], "replicas 2 with strategy 'none': set strategy to mirrored or data_parallel"),
-        (["--strategy", "mirrored", "--replicas", "99"], "replicas 99: the devices here are /device:CPU:0"),
         (["--strategy", "multi_worker"], "needs the environment variable TF_CONFIG on every worker"),
         (["--strategy", "data_parallel"], "needs Keras on JAX, and Keras runs on tensorflow"),
         (["--params", "other.yaml"], "other.yaml"),

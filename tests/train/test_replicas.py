@@ -96,11 +96,12 @@ def killed(dataset: str, step: int, **more: Any) -> None:
 
 def equal_when_killed(dataset: str, **more: Any) -> bool:
     """Whether a training that is killed in its second epoch ends with the same history and the same bytes."""
-    history, _, content = trainings.train(dataset, epochs=2, **more)
-    killed(dataset, 10, epochs=2, checkpoint_steps=4, **more)
+    more |= {"epochs": 2, "validation_split": None}
+    history, _, content = trainings.train(dataset, **more)
+    killed(dataset, 10, checkpoint_steps=4, **more)
     if trainings.step_reached() != 8:
         return False
-    again, _, resumed = trainings.train(dataset, epochs=2, **more)
+    again, _, resumed = trainings.train(dataset, **more)
     return bool(history == again and content == resumed)
 
 
