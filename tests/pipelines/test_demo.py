@@ -42,9 +42,10 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Cap
         "flow": {"method": "dis_ultrafast"},
         "train": {"epochs": 1, "batch_size": 8, "crop": 112},
     }
-    # a training takes mostly the start of TensorFlow: two of the demo's three tell all
-    runs = {name: {**run.PROJECT.runs[name], "epochs": 1} for name in ("frames", "flow")}
-    project = replace(run.PROJECT, settings=settings, runs=runs)
+    # a training takes mostly the start of TensorFlow, and so does a column of features: these tell all
+    runs = {name: {**run.PROJECT.runs[name], "epochs": 1} for name in ("frames", "two_stream")}
+    features = {"rgb_mobilenet": run.PROJECT.features["rgb_mobilenet"]}
+    project = replace(run.PROJECT, settings=settings, runs=runs, features=features)
     monkeypatch.setattr(run, "PROJECT", project)
 
     main(["demo"])
@@ -58,7 +59,7 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Cap
     assert all(70 * s.clips - 70 < s.frames <= 80 * s.clips for s in summary.splits)
     assert [(result.run, result.model) for result in summary.results] == [
         ("frames", "frame_cnn"),
-        ("flow", "frame_cnn"),
+        ("two_stream", "two_stream"),
     ]
     assert all(result.group(prefix) is not None for result in summary.results for prefix in GROUPS)
     assert [(c.name, c.clips) for c in summary.columns] == [
@@ -84,12 +85,10 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Cap
     text = params.read_text()
     params.write_text(text.replace("learning_rate: 0.003", "learning_rate: 0.002"))
     changed = list(json.loads(_dvc("status", "--json", folder=root)))
-    assert changed == ["train@frames", "train@flow"]
+    assert changed == ["train@frames", "train@two_stream"]
     # what one run has of its own touches that one, and an option of flow what is made from it
-    params.write_text(
-        text.replace("flow: {columns: [flow], epochs: 1}", "flow: {columns: [flow], epochs: 2}")
-    )
-    assert list(json.loads(_dvc("status", "--json", folder=root))) == ["train@flow"]
+    params.write_text(text.replace("model: two_stream, epochs: 1}", "model: two_stream, epochs: 2}"))
+    assert list(json.loads(_dvc("status", "--json", folder=root))) == ["train@two_stream"]
     params.write_text(text.replace("saturation: 20.0", "saturation: 10.0"))
     assert list(json.loads(_dvc("status", "--json", folder=root))) == ["flow"]
 
