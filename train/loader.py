@@ -11,6 +11,7 @@ from reelmill.datasets import keys, storage
 from reelmill.datasets.errors import UsageError
 from reelmill.datasets.example import Parsed
 from reelmill.datasets.manifest import FILE_NAME, Manifest
+from reelmill.train.device import checked_device, on_device
 from reelmill.train.order import Order, Share, evaluated, last_part
 from reelmill.train.picture import NumCrops, Picture
 from reelmill.train.records import Labels, check_single_labels, join, locate, read_rows
@@ -43,6 +44,8 @@ class Loader:
         order: in which order, and in batches of what size.
         labels: ``single``: every clip has exactly one label; ``multi``: any number; ``none``: do not load.
         service: address of a tf.data service that loads in this process's stead, as ``grpc://host:5050``.
+        memory_mib: most memory that tf.data may use for what it holds ready, in MiB.
+        device: where batches are put ahead of time, as ``GPU:0``, without ``clip_id``; None: the host's memory.
 
     Raises:
         UsageError: a choice makes no sense for this dataset.
@@ -60,6 +63,8 @@ class Loader:
         order: Order | None = None,
         labels: Labels = "single",
         service: str | None = None,
+        memory_mib: int | None = None,
+        device: str | None = None,
     ) -> None:
         self.split = split
         self.sampling = sampling or Sampling()
@@ -69,10 +74,14 @@ class Loader:
         self.service = None if service is None else Address.parse(service, name="service")
         if self.service is not None and not storage.is_url(dataset):
             dataset = os.path.abspath(dataset)  # the workers run in folders of their own
+        self.memory_mib = memory_mib
+        self.device = device and checked_device(device)
         if isinstance(columns, str) or not columns or len(set(columns)) < len(columns):
             raise UsageError(
                 f"columns {columns!r} must be a list of different columns, as ['frames', 'flow']"
             )
+        if memory_mib is not None and memory_mib < 1:
+            raise UsageError(f"memory_mib {memory_mib} must be at least 1, or null for half of what is free")
         if labels not in ("single", "multi", "none"):
             raise UsageError(f"labels {labels!r}: valid are 'single', 'multi' and 'none'")
         if self.order.training and self.views > 1:
@@ -140,7 +149,7 @@ class Loader:
             batches = served(places, self._delivered, service=self.service)
         if self._last_batch_is_empty():
             batches = batches.concatenate(tf.data.Dataset.from_tensors(_nothing(batches.element_spec)))
-        return batches
+        return batches if self.device is None else on_device(batches, self.device)
 
     def _delivered(self, batches: tf.data.Dataset, *, clips: int | None = None) -> tf.data.Dataset:
         """Batches of clips for batches of places in the order; ``clips``: how many, where that is known."""
@@ -163,6 +172,8 @@ class Loader:
             batches = batches.map(self._finished, num_parallel_calls=tf.data.AUTOTUNE)
         options = tf.data.Options()
         options.deterministic = True
+        if self.memory_mib is not None:
+            options.autotune.ram_budget = self.memory_mib << 20
         return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
 
     def _clip(self, place: dict[str, tf.Tensor], records: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
@@ -287,6 +298,8 @@ def load(
     shard_count: int = 1,
     input_context: Any = None,
     service: str | None = None,
+    memory_mib: int | None = None,
+    device: str | None = None,
 ) -> tf.data.Dataset:
     """Read a split of a dataset as batches.
 
@@ -326,6 +339,11 @@ def load(
             as one element.
         service: address of a tf.data service that loads in this process's stead, as ``grpc://host:5050``
             (``reelmill serve``), in the same order. Its workers read the dataset under the same path.
+        memory_mib: most memory in MiB that tf.data's own buffers may take, as it estimates it; the model, and what
+            one batch needs while it is made, come on top. None: half of what is free at the start.
+        device: put the next batches on this device, as ``GPU:0``, while the present one is used. Without
+            ``clip_id`` then, for a GPU holds no text. What is applied to the dataset afterwards (``take``, ``map``)
+            runs on the host again: iterate it as it is.
 
     Returns:
         A ``tf.data.Dataset`` of dictionaries with an entry for each column, under its name: frames
@@ -363,4 +381,6 @@ def load(
         order=order,
         labels=labels,
         service=service,
+        memory_mib=memory_mib,
+        device=device,
     ).dataset()

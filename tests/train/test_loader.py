@@ -1,6 +1,8 @@
 """The loader: pixels against separate decoders, order and sharding against the index."""
 
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -221,6 +223,41 @@ def test_shapes_are_static_and_training_has_no_end(dataset: str) -> None:
     assert (loader.num_examples, loader.steps_per_epoch, loader.class_names) == (22, 4, CLASSES)
 
 
+ON_DEVICE = """
+import sys
+from reelmill.train.quiet import quiet_import
+with quiet_import():
+    import tensorflow as tf
+(cpu,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import reelmill
+options = dict(split="train", training=True, seed=1, batch_size=4, clip_frames=2, crop=24)
+there = reelmill.load(sys.argv[1], device="CPU:1", **options)
+here = reelmill.load(sys.argv[1], **options)
+for _, (one, other) in zip(range(6), zip(there, here)):
+    assert set(other) - set(one) == {"clip_id"}
+    for key, values in one.items():
+        assert values.device.endswith("/device:CPU:1"), values.device
+        assert other[key].device.endswith("/device:CPU:0"), other[key].device
+        assert (values.numpy() == other[key].numpy()).all()
+"""
+
+
+def test_batches_are_put_on_the_device(dataset: str) -> None:
+    # in a process of its own: TensorFlow's devices are fixed with its first operation
+    done = subprocess.run(
+        [sys.executable, "-c", ON_DEVICE, dataset], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_memory_of_buffers_is_bounded(dataset: str) -> None:
+    options: dict[str, Any] = {"training": True, "seed": 1, "batch_size": 4}
+    data = reelmill.load(dataset, split="train", **SMALL, **options, memory_mib=300)
+    assert data.options().autotune.ram_budget == 300 * 1024 * 1024
+    assert same(batches(dataset, steps=3, memory_mib=1, **options), batches(dataset, steps=3, **options))
+
+
 def varied(path: Path, source: Recording, *clips: tuple[int, list[str]]) -> str:
     """A dataset of clips of the given heights and labels, cut from the top of another's frames."""
     made = [
@@ -280,6 +317,8 @@ def test_one_clip_smaller_than_the_crop_is_named(tmp_path: Path, recordings: lis
         ({"num_clips": 2, "training": True, "seed": 0}, "num_clips 2"),
         ({"training": True}, "needs a seed"),
         ({"training": True, "seed": 0, "batch_size": 23}, "22 examples, fewer than one batch of 23"),
+        ({"memory_mib": 0}, "memory_mib 0"),
+        ({"device": "GPU:7"}, "device 'GPU:7': there is CPU:0"),
         ({"batch_size": 9, "shard_count": 2}, "divisible by 2 replicas"),
     ],
 )
