@@ -1,7 +1,9 @@
 """The models: what each computes, what it refuses, that it learns, and that it is the same again from disk."""
 
 import importlib
+import inspect
 import itertools
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -433,6 +435,29 @@ def test_a_model_of_ones_own_loads_with_its_layers() -> None:
     del sys.modules["own_models"]  # as in another process
     again, _ = saved.load("model")
     np.testing.assert_array_equal(predicted(again, some(inputs)), predicted(model, some(inputs)))
+
+
+def test_the_example_of_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guide = (Path(__file__).parents[2] / "docs/models.md").read_text()
+    (example,) = re.findall(r"^```python\n(.*?)^```$", guide, re.DOTALL | re.MULTILINE)
+    (tmp_path / "my_models.py").write_text(example)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    inputs = {"a": InputSpec((6, 5), "float32"), "b": InputSpec((6, 3), "float32")}
+    model = built("my_models:tcn", inputs, classes=2, arguments={"filters": 8, "dilations": [1, 2]})
+    clips, labels = some(inputs, count=8), np.arange(8) % 2
+    model.compile(keras.optimizers.Adam(0.02), "sparse_categorical_crossentropy")
+    for _ in range(60):
+        model.train_on_batch(clips, labels)
+    assert (np.asarray(model.predict_on_batch(clips)).argmax(axis=1) == labels).all()
+    assert [layer.filters for layer in model.layers if isinstance(layer, keras.layers.Conv1D)] == [8, 8]
+
+
+def test_the_guide_names_every_model_and_argument() -> None:
+    guide = (Path(__file__).parents[2] / "docs/models.md").read_text()
+    for name in models.MODELS:
+        arguments = list(inspect.signature(models.find(name)).parameters)[3:]
+        assert not [word for word in (name, *arguments) if f"`{word}`" not in guide]
 
 
 @pytest.mark.parametrize(
