@@ -214,6 +214,8 @@ class _Data:
                 share=share,
             ),
             labels=options.labels,
+            service=options.service,
+            memory_mib=options.memory_mib,
         )
 
 
