@@ -1,0 +1,345 @@
+"""Reading through a tf.data service against reading without one: element for element the same."""
+
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+
+import reelmill
+from reelmill.datasets.errors import DatasetError, UsageError
+from reelmill.train import served as client
+from reelmill.train import service as servers
+from reelmill.train.loader import Loader
+from reelmill.train.order import Order
+from reelmill.train.picture import Picture
+from reelmill.train.records import reading
+from reelmill.train.sampling import Sampling
+from reelmill.train.served import served
+from reelmill.train.service import Address, own_host, serve_dispatcher, serve_worker
+
+SMALL: dict[str, Any] = {"clip_frames": 3, "stride": 2, "crop": 24}
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def worker(dispatcher: Address, port: int) -> Any:
+    service = tf.data.experimental.service
+    return service.WorkerServer(
+        service.WorkerConfig(
+            dispatcher_address=str(dispatcher),
+            worker_address=f"localhost:{port}",
+            port=port,
+            heartbeat_interval_ms=200,
+        )
+    )
+
+
+@contextmanager
+def running(workers: int, *, started: Sequence[int] | None = None) -> Iterator[str]:
+    """The address of a service whose workers register in the order ``started``, by default the reverse."""
+    service = tf.data.experimental.service
+    own, *ports = free_ports(workers + 1)
+    config = service.DispatcherConfig(
+        port=own,
+        worker_addresses=[f"localhost:{port}" for port in ports],
+        job_gc_check_interval_ms=100,
+        job_gc_timeout_ms=100,
+    )
+    dispatcher = service.DispatchServer(config)
+    there = [worker(Address("localhost", own), ports[i]) for i in started or reversed(range(workers))]
+    try:
+        yield f"grpc://localhost:{own}"
+    finally:
+        del there
+        dispatcher.stop()
+
+
+@pytest.fixture(scope="module")
+def two() -> Iterator[str]:
+    with running(2) as found:
+        yield found
+
+
+def batches(dataset: str, *, steps: int | None = None, **options: Any) -> list[dict[str, Any]]:
+    data = reelmill.load(dataset, **{**SMALL, **options})
+    return list((data if steps is None else data.take(steps)).as_numpy_iterator())
+
+
+def read_on(data: Iterator[Any]) -> None:
+    for _ in range(1000):
+        next(data)
+
+
+def same(found: Sequence[dict[str, Any]], expected: Sequence[dict[str, Any]]) -> bool:
+    return len(found) == len(expected) and all(
+        a.keys() == b.keys() and all(a[k].dtype == b[k].dtype and np.array_equal(a[k], b[k]) for k in b)
+        for a, b in zip(found, expected, strict=True)
+    )
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_the_same_batches(dataset: str, workers: int) -> None:
+    """Of a training that goes on in mid-epoch, an epoch having 5 steps; and of an evaluation, twice."""
+    train = {"split": "train", "training": True, "seed": 5, "start_step": 8, "batch_size": 4, "steps": 5}
+    test = {"split": "test", "batch_size": 4}  # 13 clips: the last batch is one
+    with running(workers) as address:
+        assert same(batches(dataset, **train, service=address), batches(dataset, **train))
+        data = reelmill.load(dataset, **SMALL, **test, service=address)
+        for _ in range(2):  # as after every epoch
+            assert same(list(data.as_numpy_iterator()), batches(dataset, **test))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"training": True, "batch_size": 4, "flip": True, "dtype": "float32"},
+        {"training": True, "batch_size": 6, "shard_index": 1, "shard_count": 2, "shuffle_shards": 1},
+        {"batch_size": 20},  # one batch, so that the second worker has nothing to do
+        {
+            "batch_size": 6,
+            "shard_index": 1,
+            "shard_count": 2,
+        },  # the last batch is one clip, in the other part
+        {"batch_size": 5, "num_clips": 2},
+    ],
+)
+def test_every_way_of_reading(dataset: str, two: str, options: dict[str, Any]) -> None:
+    options |= {"split": "train", "seed": 5} if "training" in options else {"split": "test"}
+    data = reelmill.load(dataset, **SMALL, **options, service=two)
+    plain = reelmill.load(dataset, **SMALL, **options)
+    assert data.element_spec == plain.element_spec
+    assert int(data.cardinality()) == int(plain.cardinality())
+    assert same(list(data.take(5).as_numpy_iterator()), list(plain.take(5).as_numpy_iterator()))
+
+
+def test_slow_workers_are_waited_for(two: str) -> None:
+    """TensorFlow's coordinated reads pass by a worker after 100 ms, and plain ones take what comes first."""
+
+    def slowed(place: tf.Tensor) -> tf.data.Dataset:
+        variant = tf.raw_ops.SleepDataset(
+            input_dataset=tf.data.experimental.to_variant(tf.data.Dataset.from_tensors(place)),
+            sleep_microseconds=tf.where(place % 5 == 1, tf.constant(250_000, tf.int64), 0),
+            output_types=[tf.int64],
+            output_shapes=[[]],
+        )
+        return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.int64))
+
+    def build(places: tf.data.Dataset) -> tf.data.Dataset:
+        return places.flat_map(slowed).prefetch(2)
+
+    data = served(tf.data.Dataset.range(17), build, service=Address.parse(two, name="service"))
+    assert [int(n) for n in data] == list(range(17))
+
+
+def test_trainings_at_the_same_time_do_not_share(dataset: str, two: str) -> None:
+    """Two replicas' loaders and an unrelated one; a job in common would give each only some of the batches."""
+    choices = [
+        {"seed": 1, "batch_size": 4, "shard_index": 0, "shard_count": 2},
+        {"seed": 1, "batch_size": 4, "shard_index": 1, "shard_count": 2},
+        {"seed": 2, "batch_size": 3},
+    ]
+    every: list[dict[str, Any]] = [{"split": "train", "training": True, **SMALL, **c} for c in choices]
+    readers = [reelmill.load(dataset, **o, service=two).as_numpy_iterator() for o in every]
+    found = [[next(reader) for reader in readers] for _ in range(5)]
+    for number, options in enumerate(every):
+        assert same([step[number] for step in found], batches(dataset, steps=5, **options))
+
+
+def test_tables_of_many_rows_travel(dataset: str, two: str) -> None:
+    """The places of 300,000 records; a message of gRPC, and of protobuf, holds 2 GB."""
+
+    def first(service: str | None) -> list[dict[str, Any]]:
+        loader = Loader(
+            dataset,
+            split="train",
+            sampling=Sampling(clip_frames=2),
+            picture=Picture(crop=24),
+            order=Order(batch_size=4, training=True, seed=3),
+            service=service,
+        )
+        rows = np.arange(300_000) % loader.num_examples
+        loader._records = [records.take(rows) for records in loader._records]
+        assert loader.num_examples == 300_000
+        return list(loader.dataset().take(3).as_numpy_iterator())
+
+    assert same(first(two), first(None))
+
+
+def test_a_relative_path_is_made_absolute(
+    dataset: str, two: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(dataset)
+    monkeypatch.chdir(folder.parent)
+    data = reelmill.load(folder.name, split="val", **SMALL, service=two)
+    monkeypatch.chdir(tmp_path)  # as a worker is in another folder
+    assert same(list(data.as_numpy_iterator()), batches(dataset, split="val"))
+
+
+def test_errors_of_the_data_come_through(dataset: str, two: str, tmp_path: Path) -> None:
+    copy = tmp_path / "tiny"
+    shutil.copytree(dataset, copy)
+    data = reelmill.load(str(copy), split="test", **SMALL, service=two)
+    for shard in (copy / "frames").glob("tiny-test.tfrecord-*"):
+        content = bytearray(shard.read_bytes())
+        content[len(content) // 2] ^= 1
+        shard.write_bytes(content)
+    with (
+        pytest.raises(DatasetError, match=r"reading the dataset failed: .*corrupted record") as caught,
+        reading(),
+    ):
+        list(data)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "host", "host:", ":5050", "host:port", "host:0", "host:70000", "http://h:1", "grpc://h:1/x", "a b"],
+)
+def test_what_is_no_address(dataset: str, text: str) -> None:
+    with pytest.raises(UsageError, match="an address is HOST:PORT, as grpc://localhost:5050") as caught:
+        reelmill.load(dataset, split="train", **SMALL, service=text)
+    assert repr(text) in str(caught.value)
+
+
+@given(
+    st.from_regex(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]+)*", fullmatch=True)
+    | st.ip_addresses().map(str),
+    st.integers(1, 65535),
+)
+def test_addresses_read_as_they_are_written(host: str, port: int) -> None:
+    address = Address(host, port)
+    assert Address.parse(str(address), name="") == Address.parse(address.url, name="") == address
+
+
+def test_own_host() -> None:
+    near, far = Address("localhost", 1), Address("gpu-1", 1)
+    assert own_host([near, near]) == "localhost"
+    assert own_host([near, far]) == own_host([far]) == socket.gethostname()
+
+
+def test_no_service_there(dataset: str) -> None:
+    (port,) = free_ports(1)
+    begun = time.monotonic()
+    with pytest.raises(
+        UsageError, match=rf"no tf.data service answers at grpc://localhost:{port}: .*reelmill serve"
+    ):
+        reelmill.load(dataset, split="train", **SMALL, service=f"grpc://localhost:{port}")
+    assert time.monotonic() - begun < 5
+
+
+def test_a_worker_that_was_not_started(dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "ANSWER_SECONDS", 1)
+    with (
+        running(3, started=[2, 0]) as address,
+        pytest.raises(UsageError, match=r"2 of 3 workers .* `reelmill serve"),
+    ):
+        reelmill.load(dataset, split="train", **SMALL, service=address)
+
+
+def test_another_dispatcher_or_none_at_all(dataset: str) -> None:
+    service = tf.data.experimental.service
+    dispatcher = service.DispatchServer()
+    near = Address.parse(dispatcher.target, name="")
+    (port,) = free_ports(1)
+    there = worker(near, port)
+    for wrong in (dispatcher.target, f"grpc://localhost:{port}"):
+        with pytest.raises(UsageError, match=rf"{wrong} is no dispatcher that `reelmill serve") as caught:
+            reelmill.load(dataset, split="train", **SMALL, service=wrong)
+        assert "\n" not in str(caught.value)
+    del there
+    dispatcher.stop()
+
+
+@contextmanager
+def serving(workers: int) -> Iterator[tuple[Address, Callable[[int], threading.Event], list[str]]]:
+    """A dispatcher and workers as ``reelmill serve`` runs them; starts a worker, whose event stops it."""
+    own, *ports = free_ports(workers + 1)
+    addresses = [Address("localhost", port) for port in ports]
+    dispatcher, said = Address("localhost", own), list[str]()
+    stops: list[tuple[threading.Event, threading.Thread]] = []
+
+    def start(target: Callable[..., None], *arguments: Any, **options: Any) -> threading.Event:
+        stop, begun = threading.Event(), threading.Event()
+        thread = threading.Thread(
+            target=target, args=arguments, kwargs={**options, "stop": stop, "started": begun.set}, daemon=True
+        )
+        thread.start()
+        assert begun.wait(20)
+        stops.append((stop, thread))
+        return stop
+
+    start(serve_dispatcher, own, workers=addresses, tell=said.append)
+    try:
+        yield dispatcher, lambda i: start(serve_worker, addresses[i], dispatcher=dispatcher), said
+    finally:
+        for stop, thread in reversed(stops):
+            stop.set()
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+def test_a_lost_worker_ends_reading_and_a_new_one_serves_the_next(
+    dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers = 2
+    monkeypatch.setattr(servers, "CHECK_SECONDS", 0.2)
+    options: dict[str, Any] = {"split": "train", "training": True, "seed": 1, "batch_size": 4, **SMALL}
+    with serving(workers) as (dispatcher, start, said):
+        stops = [start(i) for i in range(workers)]
+        data = iter(reelmill.load(dataset, **options, service=dispatcher.url))
+        next(data)
+        while len(said) < workers:
+            time.sleep(0.1)
+        stops[0].set()
+        begun = time.monotonic()
+        with pytest.raises(DatasetError, match="reading the dataset failed") as caught, reading():
+            read_on(data)
+        assert time.monotonic() - begun < 20
+        assert "\n" not in str(caught.value)
+        assert f"is lost; {workers - 1} of {workers}: trainings that use the service end" in said[workers]
+        del data
+        start(0)
+        found = batches(dataset, steps=4, **options, service=dispatcher.url)
+        assert same(found, batches(dataset, steps=4, **options))
+
+
+def test_a_worker_started_anew_in_between_is_noticed(dataset: str) -> None:
+    """It begins at its first batch again."""
+    service = tf.data.experimental.service
+    own, port = free_ports(2)
+    dispatcher = service.DispatchServer(
+        service.DispatcherConfig(port=own, worker_addresses=[f"localhost:{port}"])
+    )
+    address = Address("localhost", own)
+    there = worker(address, port)
+    data = iter(
+        reelmill.load(
+            dataset, split="train", training=True, seed=1, batch_size=4, **SMALL, service=address.url
+        )
+    )
+    next(data)
+    del there
+    there = worker(address, port)
+    message = "a worker of the tf.data service grpc://localhost:[0-9]+ was started anew"
+    with pytest.raises(DatasetError, match=message), reading():
+        read_on(data)
+    del data, there
+    dispatcher.stop()
