@@ -1,0 +1,191 @@
+"""Do replicas wait for input when their steps need 80 % of what the host can decode?
+
+1, 2, 4 and 8 replicas (logical processors under ``tf.distribute.MirroredStrategy``), a process for each number,
+share batches of 16 clips of 16 frames of 224x224. In every turn
+
+    capacity    is what one pipeline of the loader delivers flat out, to nobody who computes,
+    wait        the share of each step that is waiting for input while a step sleeps for batch / (0.8 * capacity)
+                seconds, as a GPU leaves the host's cores alone, after a warm-up,
+    direct      the same where the batch is not taken ahead (train/ahead.py) but asked for when the step has ended,
+    handing     the direct wait where all batches are in memory: what handing them over takes by itself.
+
+Before anything is timed, what the replicas get is compared with the batches of the plain loader; where they
+differ the exit status is 1. The bar is a wait below 1 %. Turns are short and alternate, since the capacity of a
+shared machine changes by the minute; ``demand`` says what share of the capacity found *after* the steps they
+needed, and where that is near 100 % or above, waiting says nothing about the loader.
+
+    python benchmarks/input_wait.py [--replicas 1 2 4 8] [--turns 3] [--load 0.8] [--dataset DIR]
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from reelmill.train.quiet import quiet_import
+from reelmill.train.synthetic import Recording, wandering_clip, write_dataset
+
+BAR = 0.01
+CLIPS, FRAMES, HEIGHT, WIDTH = 64, 100, 256, 342
+BATCH = 16
+OPTIONS: dict[str, Any] = {"split": "train", "batch_size": BATCH, "training": True, "seed": 0}
+CAPACITY_S, STEPS_S, HANDING_S = 4.0, 8.0, 3.0
+WARM_UP = 24
+"""Batches before anything is timed: tuning, and filling or draining of buffers."""
+
+
+@dataclass
+class Turn:
+    """Figures of one turn."""
+
+    capacity: float
+    """Clips per second, flat out."""
+    wait: float
+    """Share of the steps, 0 to 1."""
+    direct: float
+    """Share of the steps when no batch is taken ahead, 0 to 1."""
+    handing: float
+    """Share of the steps when none is, and batches are in memory, 0 to 1."""
+    demand: float
+    """Clips per second that the steps took, by the capacity after them."""
+
+
+def make(path: str) -> None:
+    """A dataset of noise with the spectrum of photographs."""
+    recordings = [
+        Recording(
+            clip_id=f"clip-{i:04d}",
+            split="train",
+            labels=["a"],
+            jpegs=wandering_clip(FRAMES, HEIGHT, WIDTH, seed=i),
+            height=HEIGHT,
+            width=WIDTH,
+        )
+        for i in range(CLIPS)
+    ]
+    write_dataset(path, recordings, labels=["a"], shards=4)
+
+
+def capacity(batches: Iterable[Any]) -> float:
+    """Clips per second of an iterator whose batches nobody uses."""
+    iterator = iter(batches)
+    for _ in range(WARM_UP):
+        next(iterator)
+    begun, taken = time.perf_counter(), 0
+    while time.perf_counter() - begun < CAPACITY_S:
+        next(iterator)
+        taken += BATCH
+    return taken / (time.perf_counter() - begun)
+
+
+def share_waited(batches: Iterable[Any], step: float, seconds: float) -> float:
+    """Share that is waiting of steps of ``step`` seconds, for ``seconds``."""
+    from reelmill.train.meter import Meter, metered
+
+    meter = Meter(warm_up=WARM_UP)
+    for _ in metered(batches, meter):
+        time.sleep(step)
+        if sum(meter.steps) > seconds:
+            break
+    return meter.share
+
+
+def measure(dataset: str, replicas: int, turns: int, load: float) -> list[Turn]:
+    """All turns with so many replicas, in a process of their own."""
+    with quiet_import():
+        import numpy as np
+        import tensorflow as tf
+
+        import reelmill
+        from reelmill.train.ahead import ahead
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
+    strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
+
+    def distributed(content: Any) -> Any:
+        return strategy.distribute_datasets_from_function(content)
+
+    def loaded(context: Any = None) -> Any:  # what `reelmill train` makes of a batch
+        batches = reelmill.load(dataset, input_context=context, **OPTIONS)
+        return batches.map(lambda batch: (batch["frames"], batch["label"]))
+
+    def in_memory(_: Any) -> Any:
+        parts = [tf.zeros([BATCH // replicas, *spec.shape[1:]], spec.dtype) for spec in loaded().element_spec]
+        return tf.data.Dataset.from_tensors(tuple(parts)).repeat().prefetch(2)
+
+    for plain, parted in zip(loaded().take(3), distributed(loaded), strict=False):
+        for values, parts in zip(plain, parted, strict=True):
+            found = np.concatenate([part.numpy() for part in strategy.experimental_local_results(parts)])
+            if not np.array_equal(found, values.numpy()):
+                raise SystemExit(f"what {replicas} replicas get is not what the plain loader delivers")
+
+    done = []
+    now = capacity(loaded())
+    for _ in range(turns):
+        step = BATCH / (load * now)
+        wait = share_waited(ahead(distributed(loaded)), step, STEPS_S)
+        direct = share_waited(distributed(loaded), step, STEPS_S)
+        handing = share_waited(distributed(in_memory), step, HANDING_S)
+        after = capacity(loaded())
+        done.append(
+            Turn(
+                capacity=now,
+                wait=wait,
+                direct=direct,
+                handing=handing,
+                demand=(1 - wait) * load * now / after,
+            )
+        )
+        now = after
+    return done
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--replicas", type=int, nargs="+", default=[1, 2, 4, 8], help="(1 2 4 8)")
+    parser.add_argument("--turns", type=int, default=3, help="turns of each number of replicas (3)")
+    parser.add_argument("--load", type=float, default=0.8, help="needed share of the capacity (0.8)")
+    parser.add_argument("--dataset", help="a dataset with a split `train` instead of a made one")
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.inside:
+        (replicas,) = given.replicas
+        turns = measure(given.dataset, replicas, given.turns, given.load)
+        print(json.dumps([asdict(turn) for turn in turns]))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = given.dataset
+        if dataset is None:
+            make(dataset := f"{folder}/noise")
+        print("replicas         capacity    wait  direct  handing  demand   waits of each turn")
+        for replicas in given.replicas:
+            options = f"--inside --dataset {dataset} --turns {given.turns} --load {given.load}".split()
+            command = [sys.executable, __file__, "--replicas", str(replicas), *options]
+            answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+            if answer.returncode:
+                raise SystemExit(answer.returncode)
+            turns = [Turn(**turn) for turn in json.loads(answer.stdout)]
+            median = {
+                f.name: statistics.median(getattr(turn, f.name) for turn in turns) for f in fields(Turn)
+            }
+            print(
+                f"{replicas:8d}  {median['capacity']:7.1f} clips/s  {median['wait']:6.2%}  {median['direct']:6.2%}"
+                f"  {median['handing']:7.2%}  {median['demand']:6.0%}   "
+                + ", ".join(f"{turn.wait:.2%} at {turn.demand:.0%}" for turn in turns)
+                + (f"   below {BAR:.0%}" if median["wait"] < BAR else f"   NOT BELOW {BAR:.0%}"),
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
