@@ -26,6 +26,7 @@ COMMANDS = {
     "export": "Features -> records in the format of YouTube-8M.",
     "train": "Train a model on the dataset's train split.",
     "evaluate": "Measure a trained model on a held-out split.",
+    "serve": "Load on other machines: the servers of a tf.data service.",
     "verify": "Check every checksum, count, alignment and the ledger.",
     "inspect": "Show what is in a dataset, or one clip of it.",
     "bench": "Measure what loading gives on this host, and what would give more.",

@@ -98,8 +98,15 @@ def same(found: Sequence[dict[str, Any]], expected: Sequence[dict[str, Any]]) ->
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_the_same_batches(dataset: str, workers: int) -> None:
     """Of a training that goes on in mid-epoch, an epoch having 5 steps; and of an evaluation, twice."""
-    train = {"split": "train", "training": True, "seed": 5, "start_step": 8, "batch_size": 4, "steps": 5}
-    test = {"split": "test", "batch_size": 4}  # 13 clips: the last batch is one
+    train: dict[str, Any] = {
+        "split": "train",
+        "training": True,
+        "seed": 5,
+        "start_step": 8,
+        "batch_size": 4,
+        "steps": 5,
+    }
+    test: dict[str, Any] = {"split": "test", "batch_size": 4}  # 13 clips: the last batch is one
     with running(workers) as address:
         assert same(batches(dataset, **train, service=address), batches(dataset, **train))
         data = reelmill.load(dataset, **SMALL, **test, service=address)
@@ -266,6 +273,20 @@ def test_another_dispatcher_or_none_at_all(dataset: str) -> None:
         assert "\n" not in str(caught.value)
     del there
     dispatcher.stop()
+
+
+def test_a_worker_that_the_dispatcher_does_not_know() -> None:
+    (port,) = free_ports(1)
+    with running(2) as address:
+        dispatcher = Address.parse(address, name="")
+        stranger = Address("localhost", port)
+        with pytest.raises(
+            UsageError, match=rf"was started for workers .*, not for {stranger}: .*--host"
+        ) as caught:
+            serve_worker(
+                stranger, dispatcher=dispatcher, stop=threading.Event(), started=threading.Event().set
+            )
+    assert "\n" not in str(caught.value)
 
 
 @contextmanager
