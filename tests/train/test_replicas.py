@@ -60,7 +60,7 @@ def mirrored(dataset: str) -> dict[str, Any]:
     found["changed_seen"] = seen + grouped(rest, 4)
 
     models.build = trainings.build  # with statistics of each replica's own
-    found["bit_equal"] = equal_when_killed(dataset, strategy="mirrored", replicas=2)
+    found["bit_equal"] = equal_when_killed(dataset)
     return found
 
 
@@ -74,12 +74,12 @@ def worker(dataset: str) -> dict[str, Any]:
 
 
 def jax(dataset: str) -> dict[str, Any]:
-    """The same on four devices of Keras on JAX."""
+    """The same on four devices of Keras on JAX, and from a step on, on two."""
     models.build = plain
     found: dict[str, Any] = {"devices": len(keras.distribution.list_devices())}
-    found["history"], _, _ = trainings.train(dataset, strategy="data_parallel")
-    models.build = trainings.build
-    found["bit_equal"] = equal_when_killed(dataset, strategy="data_parallel", replicas=2)
+    killed(dataset, 18, checkpoint_steps=4, strategy="data_parallel")  # after step 16
+    found["reached"] = trainings.step_reached()
+    found["history"], _, _ = trainings.train(dataset, strategy="data_parallel", replicas=2)
     return found
 
 
@@ -94,9 +94,9 @@ def killed(dataset: str, step: int, **more: Any) -> None:
         trainings.train(dataset, callbacks=[trainings.At(step, trainings.kill)], **more)
 
 
-def equal_when_killed(dataset: str, **more: Any) -> bool:
+def equal_when_killed(dataset: str) -> bool:
     """Whether a training that is killed in its second epoch ends with the same history and the same bytes."""
-    more |= {"epochs": 2, "validation_split": None}
+    more = {"strategy": "mirrored", "replicas": 2, "epochs": 2, "validation_split": None}
     history, _, content = trainings.train(dataset, **more)
     killed(dataset, 10, checkpoint_steps=4, **more)
     if trainings.step_reached() != 8:
@@ -161,11 +161,16 @@ def ports(count: int) -> list[int]:
     return found
 
 
-@pytest.fixture(scope="module")
-def found(numbered: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def close(history: list[dict[str, float]], expected: list[dict[str, float]]) -> bool:
+    """Whether two histories agree but for rounding."""
+    return len(history) == len(expected) and all(
+        row == pytest.approx(other, abs=3e-6) for row, other in zip(history, expected, strict=True)
+    )
+
+
+def answers(numbered: str, folder: Path) -> dict[str, Any]:
     """What each of the processes found out; workers and JAX go on where one replica was interrupted."""
-    folder = tmp_path_factory.mktemp("replicas")
-    answers = {"mirrored": result(start("mirrored", numbered, folder))}
+    first = {"mirrored": result(start("mirrored", numbered, folder))}
     for name in ("workers", "jax"):
         shutil.copytree(folder / "interrupted", folder / name)
     processes = {
@@ -184,21 +189,11 @@ def found(numbered: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
             "worker", numbered, folder / "workers", TF_CONFIG=json.dumps(task)
         )
     written = {name: result(process) for name, process in processes.items()}
-    return (
-        answers | written | {"files": sorted(p.name for p in (folder / "workers").rglob("*") if p.is_file())}
-    )
+    files = sorted(path.name for path in (folder / "workers").rglob("*") if path.is_file())
+    return {**first, **written, "files": files}
 
 
-def close(history: list[dict[str, float]], expected: list[dict[str, float]]) -> bool:
-    """Whether two histories agree but for rounding."""
-    return len(history) == len(expected) and all(
-        row == pytest.approx(other, abs=3e-6) for row, other in zip(history, expected, strict=True)
-    )
-
-
-def test_the_sequence_of_global_batches_outlives_interruptions_and_more_replicas(
-    found: dict[str, Any],
-) -> None:
+def check_that_batches_go_on_with_more_replicas(found: dict[str, Any]) -> None:
     answer = found["mirrored"]
     assert answer["counts"] == [2, 4]
     assert len(set(CUTS)) == 3
@@ -209,7 +204,7 @@ def test_the_sequence_of_global_batches_outlives_interruptions_and_more_replicas
     assert all(len(set(sum(numbers[i : i + 6], start=[]))) == 24 for i in range(0, STEPS, 6))  # noqa: RUF017
 
 
-def test_replicas_may_change_in_the_middle_of_an_epoch(found: dict[str, Any]) -> None:
+def check_that_replicas_may_change_in_the_middle_of_an_epoch(found: dict[str, Any]) -> None:
     answer = found["mirrored"]
     assert answer["reached"] == 9
     assert "resumed at epoch 2, step 3 of 6" in answer["said"]
@@ -217,12 +212,11 @@ def test_replicas_may_change_in_the_middle_of_an_epoch(found: dict[str, Any]) ->
     assert close(answer["changed"], answer["alone"])  # of training, and of 13 clips that 4 replicas share
 
 
-def test_what_replicas_have_of_their_own_is_resumed_to_the_bit(found: dict[str, Any]) -> None:
+def check_that_what_replicas_have_of_their_own_is_resumed_to_the_bit(found: dict[str, Any]) -> None:
     assert found["mirrored"]["bit_equal"]
-    assert found["jax"]["bit_equal"]
 
 
-def test_two_workers_go_on_as_one_and_the_chief_writes(found: dict[str, Any]) -> None:
+def check_that_two_workers_go_on_as_one_and_the_chief_writes(found: dict[str, Any]) -> None:
     chief, other = found["worker 0"], found["worker 1"]
     assert (chief["chief"], other["chief"]) == (True, False)
     assert chief["history"] == other["history"]
@@ -235,11 +229,24 @@ def test_two_workers_go_on_as_one_and_the_chief_writes(found: dict[str, Any]) ->
     assert "state.npz" not in found["files"]
 
 
-def test_jax_goes_on_with_what_tensorflow_began(found: dict[str, Any]) -> None:
+def check_that_jax_goes_on_with_what_tensorflow_began(found: dict[str, Any]) -> None:
     answer = found["jax"]
     assert answer["devices"] == 4
     assert answer["said"][0] == "resumed at epoch 2, step 2 of 6"
+    assert answer["reached"] == 16
+    assert "resumed at epoch 3, step 4 of 6" in answer["said"]
     assert close(answer["history"], found["mirrored"]["alone"])
+
+
+@pytest.mark.slow
+def test_many_devices_train_as_one_does(numbered: str, tmp_path: Path) -> None:
+    # half a minute: not once for each of these and each of pytest's workers
+    found = answers(numbered, tmp_path)
+    check_that_batches_go_on_with_more_replicas(found)
+    check_that_replicas_may_change_in_the_middle_of_an_epoch(found)
+    check_that_what_replicas_have_of_their_own_is_resumed_to_the_bit(found)
+    check_that_two_workers_go_on_as_one_and_the_chief_writes(found)
+    check_that_jax_goes_on_with_what_tensorflow_began(found)
 
 
 @pytest.mark.parametrize(
