@@ -18,6 +18,7 @@ from reelmill.datasets.errors import DatasetError, UsageError
 from reelmill.datasets.example import Parsed, parse
 from reelmill.datasets.manifest import Manifest
 from reelmill.datasets.tfrecord import read_record_at
+from reelmill.train.service import FORGOTTEN
 
 Labels = Literal["single", "multi", "none"]
 
@@ -192,12 +193,18 @@ def reading() -> Iterator[None]:
     try:
         yield
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
-        raise DatasetError(f"reading the dataset failed: {_one_line(error)}") from error
+        said = _one_line(error)
+        if FORGOTTEN in said:
+            said = "the tf.data service lost a worker or was started anew: see that all of it runs, and start again"
+        raise DatasetError(f"reading the dataset failed: {said}") from error
 
 
-_WRAPPING = re.compile(r"\{\{.*?\}\}|Error in user-defined function.*?with iterator: \S+: ")
+_WRAPPING = re.compile(
+    r"\{\{.*?\}\}|Error in user-defined function.*?with iterator: \S+: |Detected at node .*\s*<stack traces.*>"
+)
 
 
 def _one_line(error: Any) -> str:
-    """What TensorFlow says, without where in its graph it was said."""
-    return " ".join(_WRAPPING.sub("", str(error.message)).split("\n\t [[")[0].split())
+    """What TensorFlow says, without where in its graph it was said; Keras puts a traceback before."""
+    said = str(error.message).split("\n\t [[")[0].rpartition("\n\n")[2]
+    return " ".join(_WRAPPING.sub("", said).split())

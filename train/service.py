@@ -22,6 +22,8 @@ HEARTBEAT_MS = 5_000
 """From one sign of life of a worker to the next; after so long a worker has found a dispatcher that came back."""
 FORGET_MS = 30_000
 """How long the workers keep what they loaded for a training that has ended."""
+FORGOTTEN = "Unknown iteration client"
+"""In what a dispatcher says to a training that reads from it since before it began anew."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
