@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import tensorflow as tf
@@ -16,7 +17,7 @@ from reelmill.train.order import Order, Share, evaluated, last_part
 from reelmill.train.picture import NumCrops, Picture
 from reelmill.train.records import Labels, check_single_labels, join, locate, read_rows
 from reelmill.train.sampling import Sampling, aligned
-from reelmill.train.served import served
+from reelmill.train.served import count_workers, served
 from reelmill.train.service import Address
 from reelmill.train.stream import Content, Cut, Stream, parse_content
 from reelmill.train.streams import check_keys, primary_picture, primary_stream, streams_of
@@ -146,13 +147,22 @@ class Loader:
         if self.service is None:
             batches = self._delivered(places, clips=clips)
         else:
-            batches = served(places, self._delivered, service=self.service)
+            build = partial(self._delivered, workers=count_workers(self.service))
+            batches = served(places, build, service=self.service)
         if self._last_batch_is_empty():
             batches = batches.concatenate(tf.data.Dataset.from_tensors(_nothing(batches.element_spec)))
         return batches if self.device is None else on_device(batches, self.device)
 
-    def _delivered(self, batches: tf.data.Dataset, *, clips: int | None = None) -> tf.data.Dataset:
-        """Batches of clips for batches of places in the order; ``clips``: how many, where that is known."""
+    def _delivered(
+        self, batches: tf.data.Dataset, *, clips: int | None = None, workers: int = 1
+    ) -> tf.data.Dataset:
+        """Batches of clips for batches of places in the order.
+
+        Args:
+            batches: of places.
+            clips: how many clips are in all of them, where that is known.
+            workers: how many loaders take turns in the order, of which this is one.
+        """
         places = batches.unbatch()
         if clips is not None:
             places = places.apply(tf.data.experimental.assert_cardinality(clips))
@@ -161,7 +171,7 @@ class Loader:
         if self.order.shuffle_shards is None:
             raw = read_rows(places, self._records)
         else:
-            raw = read_windows(places, self._records, self.order)
+            raw = read_windows(places, self._records, self.order, loaders=self.order.share.count * workers)
         found = raw.map(self._clip, num_parallel_calls=tf.data.AUTOTUNE)
         batches = found.batch(
             self.order.replica_batch,

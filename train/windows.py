@@ -18,13 +18,16 @@ Held = tuple[tf.Tensor, ...]
 """Of each column a list of one window's serialized records: slot by slot, each with room for the longest shard."""
 
 
-def read_windows(places: tf.data.Dataset, columns: Sequence[Records], order: Order) -> tf.data.Dataset:
+def read_windows(
+    places: tf.data.Dataset, columns: Sequence[Records], order: Order, *, loaders: int
+) -> tf.data.Dataset:
     """The serialized records of each place, checksums verified.
 
     Args:
         places: dictionaries of scalars as :meth:`Order.batches` gives them with ``shuffle_shards``.
         columns: where the records are.
         order: what ``places`` are made by.
+        loaders: how many read these windows, each its own part of the clips.
 
     Returns:
         A dataset of pairs: the place, and a tuple of its record in each column.
@@ -47,7 +50,7 @@ def read_windows(places: tf.data.Dataset, columns: Sequence[Records], order: Ord
     followed = places.scan((tf.constant([-1, -1], tf.int64), nothing), follow)
     # Each element refers to its window as a whole, so places wait here without being copied. As many as a window
     # has can wait: so the next window is read while this one is consumed, and none after that.
-    ahead = -(-order.shuffle_shards * max(column.longest for column in columns) // order.share.count)
+    ahead = -(-order.shuffle_shards * max(column.longest for column in columns) // loaders)
     return followed.prefetch(ahead).map(pick, num_parallel_calls=tf.data.AUTOTUNE)
 
 
