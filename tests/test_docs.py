@@ -90,6 +90,9 @@ def test_commands_in_shell_blocks_exist(document: str, line: str) -> None:
         case ["reelmill", name, *arguments]:
             assert isinstance(root, LazyGroup)
             command = root.get_command(click.Context(root), name)
+            while isinstance(command, click.Group):
+                name, *arguments = arguments
+                command = command.commands[name]
             known = {option for parameter in command.params for option in parameter.opts}
             given = {word.split("=")[0] for word in arguments if word.startswith("--")}
             assert given <= known | {"--"}

@@ -113,7 +113,7 @@ def ways(dataset: str, options: TrainOptions, folder: str) -> list[Way]:
         folder: a local one; a sample of the clips is stored there in several ways.
 
     Raises:
-        UsageError: an option makes no sense for this dataset.
+        UsageError: an option makes no sense for this dataset, or the service does not answer.
         DatasetError: something on disk is not what it should be.
     """
     now = _loading(dataset, options)
@@ -148,7 +148,7 @@ def ways(dataset: str, options: TrainOptions, folder: str) -> list[Way]:
         found.append(
             way(f"clip_frames: {frames}, stride: {stride}", "half of the frames, of the same time", fewer)
         )
-    for count in fewer_cores(len(os.sched_getaffinity(0))):
+    for count in fewer_cores(len(os.sched_getaffinity(0)) if options.service is None else 1):
         name = f"{count} core{'s' if count > 1 else ''}"
         build = _threads(now, count)
         found.append(way(name, "", build, cores=count, within=partial(on_cores, count), knob=False))
@@ -170,6 +170,8 @@ def _loading(dataset: str, options: TrainOptions, **changes: Any) -> Build:
         "crop": options.crop,
         "flip": options.flip,
         "shuffle_shards": options.shuffle_shards,
+        "service": options.service,
+        "memory_mib": options.memory_mib,
     }
     fixed = {"training": True, "seed": options.seed, "labels": "none", "input_context": context}
     return partial(load, dataset, **{**arguments, **fixed, **changes})
@@ -193,7 +195,11 @@ def _stored_otherwise(dataset: str, options: TrainOptions, folder: str, way: Cal
         return []
     sample = Sample.of(dataset, options.columns[0], options.split)
     changes: dict[str, Any] = {"columns": ["frames"], "split": "train", "shuffle_shards": None}
-    changes |= {"batch_size": min(options.batch_size, len(sample.clips)), "input_context": None}
+    changes |= {
+        "service": None,
+        "batch_size": min(options.batch_size, len(sample.clips)),
+        "input_context": None,
+    }
 
     def stored(name: str, costs: str, place: str, **more: Any) -> Way:
         return way(name, costs, _loading(storage.join(folder, place), options, **changes), **more)

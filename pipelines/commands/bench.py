@@ -19,7 +19,7 @@ from reelmill.pipelines.params import dataset_path, given_options, parameter_opt
 
 LOADING = (
     *("columns", "split", "batch_size", "clip_frames", "stride", "crop", "flip", "shuffle_shards"),
-    "deterministic",
+    *("deterministic", "memory_mib", "service"),
 )
 """Options of a run that loading depends on."""
 TURNS = 3
@@ -161,4 +161,8 @@ def _show(supply: Any) -> None:
         gives = "" if way is supply.now else f"x{supply.gain(way):.2f}"
         table.add_row(way.name, f"{way.clips_per_second:,.1f}", gives, f"{way.busy_cores:.1f}", way.costs)
     console.print(table)
-    say(f"turns of one and the same way differ by up to {supply.spread:.0%}")
+    quiet = supply.spread < 0.25
+    say(
+        f"turns of one and the same way differ by up to {supply.spread:.0%}"
+        + ("" if quiet else ": something else uses this machine; repeat when it is quiet")
+    )

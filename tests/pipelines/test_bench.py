@@ -106,6 +106,7 @@ def test_interruption_shows_what_was_measured(project: Path, monkeypatch: pytest
         (["large"], "crop 64x64 is larger than the stored frames, 40x56"),
         (["small", "--batch-size", "99"], "fewer than one batch of 99"),
         (["small", "--dataset", "nowhere"], "nowhere"),
+        (["small", "--service", "grpc://localhost:9"], "no tf.data service answers at grpc://localhost:9"),
     ],
 )
 def test_wrong_usage_is_one_line(project: Path, arguments: list[str], message: str) -> None:
