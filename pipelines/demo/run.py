@@ -27,27 +27,27 @@ PROJECT = Project(
     columns=("flow",),
     features={
         # a real network where there is a net: here random weights, which keep colours and shapes apart well enough
-        name: {
-            "over": over,
+        "rgb_mobilenet": {
             "model": "MobileNet",
             "layer": "conv_pw_3_relu",
             "weights": "random",
             "size": 112,
             "every": 8,
         }
-        for name, over in {"rgb_mobilenet": "frames", "flow_mobilenet": "flow"}.items()
     },
     runs={
         "frames": {"columns": ["frames"], "model": "frame_cnn"},
         "features": {"columns": ["rgb_mobilenet"], "model": "feature_mlp", "stride": 1, "epochs": 40},
         "flow": {"columns": ["flow"], "model": "frame_cnn"},
-        "two_stream": {"columns": ["flow", "frames"], "model": "two_stream", "epochs": 10},
-        "lstm": {
-            "columns": ["flow_mobilenet", "rgb_mobilenet"],
-            "model": "lstm",
-            "stride": 1,
-            "epochs": 40,
+        # all frames of a clip as the channels of one picture: it has to find out by itself what motion is
+        "stacked": {
+            "columns": ["frames"],
+            "model": "frame_cnn",
+            "arguments": {"stack": True},
+            "epochs": 32,
+            "batch_size": 8,
         },
+        "two_stream": {"columns": ["flow", "frames"], "model": "two_stream", "epochs": 6},
     },
     settings={"scan": {"name": "demo"}, "frames": {"short_side": 128}, "train": {"crop": 112}},
 )
