@@ -1,15 +1,20 @@
 """How near does the loader come to what the JPEG decoder can do, and how far ahead of decoding first is it?
 
-Three ways to 16 frames of 224x224 at random crops from the same clips, taking turns in one process:
+Several ways to 16 frames of 224x224 at random crops from the same clips, taking turns in one process:
 
     limit       crop-decoding of the same JPEGs, already cut out and in memory, with nothing around it
     loader      reelmill.load, as training uses it: uint8 batches of 8
-    reference   the order of DMVR on the same shards: parse, sample, decode whole frames, cast to float, crop
+    windows     the same with shuffle_shards=2: shards read whole, two at a time
+    resized     decoding first: parse, sample, decode whole frames, cast to float, resize to a short side of 240, crop
+    stored      the same, where frames are stored with the short side that is wanted: nothing is resized
+    dmvr        the same, but cropped before it is cast, as modalities.add_image of google-deepmind/dmvr does
 
-Before anything is timed, the loader's pixels are compared with those of the other two; where they differ the exit
-status is 1. How far ahead cropping can be hangs on the length of the JPEGs: their entropy coding has to be undone
-whole, cropped or not. So two qualities are measured: 90 gives about 23 kB a frame, as the frames stage stores
-HMDB51 and UCF101 by default, and 50 about 9 kB.
+The last three read the same shards. The loader never resizes frames: `reelmill frames` has done it.
+
+Before anything is timed, the loader's pixels are compared with those that crop-decoding and cropping whole frames
+give; where they differ the exit status is 1. How far ahead cropping can be hangs on the length of the JPEGs: their
+entropy coding has to be undone whole, cropped or not. So two qualities are measured: 90 gives about 23 kB a frame, as
+the frames stage stores HMDB51 and UCF101 by default, and 50 about 9 kB.
 
 Then columns are read together and held against the frames alone: ``flow`` of the frames' size; ``half``, flow of
 half that size, which is cut and enlarged; and ``fc2``, 4,096 features a step. That reading more columns does not
@@ -51,6 +56,8 @@ with quiet_import():
 FRAMES, STRIDE, CROP, BATCH = 16, 2, 224, 8
 WARM_UP = 8
 STEPS, HEIGHT, WIDTH = 100, 256, 342
+RESIZED = 240
+"""Short side that frames of :data:`HEIGHT` are resized to; others in proportion."""
 MADE = 4
 OPTIONS: dict[str, Any] = {
     "split": "train",
@@ -102,8 +109,38 @@ def shards(dataset: str) -> list[str]:
     return [column.shard_path(s) for s in column.description.shard_list() if s.split == "train"]
 
 
-def reference(dataset: str, clips: int) -> Any:
-    """Whole frames decoded, cast, then cropped; the parallel calls that tf.data chooses, as for the loader."""
+def short_side(dataset: str) -> int:
+    """Height or width of the stored frames, in pixels, whichever is less."""
+    with_size = {key: tf.io.FixedLenFeature([], tf.int64) for key in ("image/height", "image/width")}
+    record = next(iter(tf.data.TFRecordDataset(shards(dataset))))
+    context, _ = tf.io.parse_single_sequence_example(record, context_features=with_size)
+    return min(int(size) for size in context.values())
+
+
+def reference(dataset: str, clips: int, *, short_side: int, cast_first: bool = True) -> Any:
+    """Whole frames decoded, then the rest; the parallel calls that tf.data chooses, as for the loader.
+
+    Args:
+        dataset: path.
+        clips: how many to deliver.
+        short_side: of the frames before they are cropped; resized only where they are stored otherwise.
+        cast_first: whether frames become float before they are resized and cropped.
+    """
+
+    def resized(frames: Any) -> Any:
+        size = tf.shape(frames)[1:3]
+        shorter = tf.reduce_min(size)
+
+        def smaller() -> Any:
+            return tf.cast(tf.image.resize(frames, size * short_side // shorter), frames.dtype)
+
+        return tf.cond(shorter == short_side, lambda: frames, smaller)
+
+    def unit(frames: Any) -> Any:
+        return tf.cast(frames, tf.float32) / 255.0
+
+    def cropped(frames: Any) -> Any:
+        return tf.image.random_crop(frames, [FRAMES, CROP, CROP, 3])
 
     def clip(record: Any) -> Any:
         _, jpegs, _ = parse(record)
@@ -115,15 +152,14 @@ def reference(dataset: str, clips: int) -> Any:
             taken,
             fn_output_signature=tf.TensorSpec([None, None, 3], tf.uint8),
         )
-        pixels = tf.cast(whole, tf.float32) / 255.0
-        return tf.image.random_crop(pixels, [FRAMES, CROP, CROP, 3])
+        return cropped(resized(unit(whole))) if cast_first else unit(cropped(resized(whole)))
 
     records = tf.data.Dataset.from_tensor_slices(shards(dataset)).interleave(
         tf.data.TFRecordDataset, cycle_length=4, num_parallel_calls=tf.data.AUTOTUNE
     )
     shuffled = records.repeat().shuffle(2 * BATCH)
-    cropped = shuffled.map(clip, num_parallel_calls=tf.data.AUTOTUNE)
-    return cropped.batch(BATCH, drop_remainder=True).prefetch(tf.data.AUTOTUNE).take(clips // BATCH)
+    made = shuffled.map(clip, num_parallel_calls=tf.data.AUTOTUNE)
+    return made.batch(BATCH, drop_remainder=True).prefetch(tf.data.AUTOTUNE).take(clips // BATCH)
 
 
 def limit(jpegs: list[bytes], windows: np.ndarray, clips: int) -> Any:
@@ -279,10 +315,14 @@ def measure(dataset: str, repetitions: int) -> None:
     clips = 512
     jpegs, windows = sampled(dataset, 64)
     print(f"{sum(map(len, jpegs)) / len(jpegs) / 1000:.1f} kB a frame")
+    side = short_side(dataset)
     ways: dict[str, Callable[[], Any]] = {
         "limit": lambda: limit(jpegs, windows, clips),
         "loader": lambda: reelmill.load(dataset, **OPTIONS).take(clips // BATCH),
-        "reference": lambda: reference(dataset, clips),
+        "windows": lambda: reelmill.load(dataset, shuffle_shards=2, **OPTIONS).take(clips // BATCH),
+        "resized": lambda: reference(dataset, clips, short_side=side * RESIZED // HEIGHT),
+        "stored": lambda: reference(dataset, clips, short_side=side),
+        "dmvr": lambda: reference(dataset, clips, short_side=side, cast_first=False),
     }
     speeds: dict[str, list[float]] = {name: [] for name in ways}
     costs: dict[str, list[float]] = {name: [] for name in ways}
@@ -299,10 +339,11 @@ def measure(dataset: str, repetitions: int) -> None:
             f"{statistics.median(costs[name]):5.2f} ms of processor time a clip"
         )
     # turn by turn: what disturbs the machine disturbs neighbours alike
-    of_limit = statistics.median(a / b for a, b in zip(speeds["loader"], speeds["limit"], strict=True))
-    ahead = statistics.median(a / b for a, b in zip(speeds["loader"], speeds["reference"], strict=True))
-    print(f"loader / limit      {of_limit:.2f}")
-    print(f"loader / reference  {ahead:.2f}")
+    for name in ways:
+        if name != "loader":
+            by_time = statistics.median(a / b for a, b in zip(speeds["loader"], speeds[name], strict=True))
+            by_work = statistics.median(b / a for a, b in zip(costs["loader"], costs[name], strict=True))
+            print(f"loader / {name:8s} {by_time:.2f}, in processor time {by_work:.2f}")
 
 
 if __name__ == "__main__":
