@@ -1,13 +1,13 @@
-"""Taking each batch while the step before is at work, for a training loop of one's own."""
+"""Taking each batch while the step before is at work."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 Batch = TypeVar("Batch")
 
 
-def ahead(batches: Iterable[Batch]) -> Iterator[Batch]:
+def ahead(batches: Iterable[Batch]) -> Generator[Batch]:
     """The same batches, each taken in a thread while the loop has the one before.
 
     A batch that lies ready still has to be handed over, which under ``tf.distribute`` takes an operation for each

@@ -5,11 +5,13 @@ work of accelerators is waited for before the clock is read, or it would hide be
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any, TypeVar
 
 import keras
 import tensorflow as tf
+
+from reelmill.train.ahead import ahead
 
 Batch = TypeVar("Batch")
 
@@ -92,9 +94,10 @@ def metered(batches: Iterable[Batch], meter: Meter) -> Iterator[Batch]:
 class InputMeter(Meter, keras.callbacks.Callback):  # type: ignore[misc] # Keras ships no types
     """A meter for ``model.fit``, with Keras on TensorFlow, under any strategy, or on JAX.
 
-    It takes the batches out of the iterator in the model's stead and hands them on one by one: also with
-    ``steps_per_execution`` every step is measured, each as a call of its own. Results of the training are the
-    same. Its figures are not in Keras' logs, since no two runs agree in them.
+    It takes the batches out of the iterator in the model's stead, each while the step before is at work
+    (:func:`reelmill.train.ahead.ahead`), and hands them on one by one: also with ``steps_per_execution`` every step
+    is measured, each as a call of its own. Results of the training are the same. Its figures are not in Keras' logs,
+    since no two runs agree in them.
 
     Args:
         log_dir: TensorBoard's folder; each epoch's share is ``epoch_input_wait`` of the run ``input`` in it.
@@ -114,6 +117,7 @@ class InputMeter(Meter, keras.callbacks.Callback):  # type: ignore[misc] # Keras
         """Come between the model and its input."""
         inner = self.model.train_function
         while isinstance(inner, _Metered):  # left by a training that was interrupted
+            inner.close()
             inner = inner.inner
         self.model.train_function = _Metered(inner, self, self.model.steps_per_execution)
         if self._log_dir is not None:
@@ -134,6 +138,7 @@ class InputMeter(Meter, keras.callbacks.Callback):  # type: ignore[misc] # Keras
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
         """Leave the model as it was."""
         if isinstance(self.model.train_function, _Metered):
+            self.model.train_function.close()
             self.model.train_function = self.model.train_function.inner
         if self._writer is not None:
             self._writer.close()
@@ -146,14 +151,24 @@ class _Metered:
         self.inner = inner
         self._meter = meter
         self._steps = steps
+        self._source: Any = None
+        self._batches: Generator[Any] = ahead([])
+
+    def close(self) -> None:
+        """Let go of the batch that was taken ahead."""
+        self._batches.close()
+        self._source = None
 
     def __call__(self, *arguments: Any) -> Any:
         *state, iterator = arguments
+        if iterator is not self._source:  # Keras keeps one for all epochs, or makes one for each
+            self.close()
+            self._source, self._batches = iterator, ahead(iterator)
         result: Any = None
         for number in range(self._steps):
             begun = time.perf_counter()
             try:
-                batch = next(iterator)
+                batch = next(self._batches)
             except StopIteration:
                 if number == 0:
                     raise

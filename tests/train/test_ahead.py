@@ -43,7 +43,7 @@ def test_one_batch_is_taken_while_the_loop_works_and_no_more() -> None:
         assert next(batches) == number
         time.sleep(0.05)
         assert taken == list(range(number + 2))
-    batches.close()  # type: ignore[attr-defined]
+    batches.close()
     assert not any(thread.name.startswith("ahead") for thread in threading.enumerate())
 
 
