@@ -39,14 +39,6 @@ PROJECT = Project(
         "frames": {"columns": ["frames"], "model": "frame_cnn"},
         "features": {"columns": ["rgb_mobilenet"], "model": "feature_mlp", "stride": 1, "epochs": 40},
         "flow": {"columns": ["flow"], "model": "frame_cnn"},
-        # all frames of a clip as the channels of one picture: it has to find out by itself what motion is
-        "stacked": {
-            "columns": ["frames"],
-            "model": "frame_cnn",
-            "arguments": {"stack": True},
-            "epochs": 32,
-            "batch_size": 8,
-        },
         "two_stream": {"columns": ["flow", "frames"], "model": "two_stream", "epochs": 6},
     },
     settings={"scan": {"name": "demo"}, "frames": {"short_side": 128}, "train": {"crop": 112}},
