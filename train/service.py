@@ -122,9 +122,9 @@ def serve_dispatcher(
             tell(f"worker {worker} is there; {len(now)} of {len(workers)}")
         lost = ", ".join(str(worker) for worker in sorted(there - now))
         if lost:
-            tell(f"worker {lost} is lost; {len(now)} of {len(workers)}: trainings that use the service end")
             server.stop()
             server = _dispatcher(port, workers)
+            tell(f"worker {lost} is lost; {len(now)} of {len(workers)}: trainings that use the service end")
         there = now
     server.stop()
 

@@ -1,5 +1,6 @@
 """``reelmill serve`` from outside: a dispatcher, two workers and one who reads."""
 
+import collections
 import contextlib
 import queue
 import signal
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from reelmill.datasets.errors import DatasetError
 from reelmill.pipelines.cli import main
 from reelmill.train.quiet import quiet_import
 from reelmill.train.synthetic import Recording, wandering_clip, write_dataset
@@ -89,18 +91,23 @@ def test_dispatcher_and_workers(servers: list[Server], tmp_path: Path) -> None:
     servers.extend(Server("worker", f"--port={p}", f"--dispatcher={url}") for p in ports)
     with quiet_import():
         from reelmill.train.loader import load  # while the workers import the same
+        from reelmill.train.records import reading
     for server, p in zip(servers[1:], ports, strict=True):
         assert f"worker localhost:{p} of {url}" in server.says("worker")
     assert "is there; 2 of 2" in servers[0].says("2 of 2")
     options: dict[str, Any] = {"clip_frames": 2, "crop": 16, "batch_size": 2, "training": True, "seed": 1}
-    served, plain = (
-        load(str(tmp_path / "set"), split="train", **options, service=service).take(5)
-        for service in (url, None)
+    data, plain = (
+        load(str(tmp_path / "set"), split="train", **options, service=service) for service in (url, None)
     )
-    for batch, expected in zip(served.as_numpy_iterator(), plain.as_numpy_iterator(), strict=True):
+    reader = data.as_numpy_iterator()
+    for expected in plain.take(5).as_numpy_iterator():
+        batch = next(reader)
         assert all(np.array_equal(batch[key], expected[key]) for key in expected)
     assert servers[2].end(signal.SIGTERM) == (0, "")
     assert f"worker localhost:{ports[1]} is lost; 1 of 2" in servers[0].says("lost")
+    with pytest.raises(DatasetError, match=r"the tf\.data service lost a worker") as caught, reading():
+        collections.deque(reader, maxlen=0)
+    assert "\n" not in str(caught.value)
     assert servers[1].end(signal.SIGINT) == (0, "")
     assert servers[0].end(signal.SIGINT) == (0, "")
 
