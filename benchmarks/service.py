@@ -122,6 +122,7 @@ def main() -> None:
                 rates[name].append(clips / (time.perf_counter() - begun))
                 costs[name].append((processor_seconds(processes) - spent) / clips * 1000)
                 del reader
+                time.sleep(1)  # what the worker has begun for it ends
     for name in ways:
         rate, cost = statistics.median(rates[name]), np.median(costs[name], axis=0)
         print(
