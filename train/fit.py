@@ -3,7 +3,7 @@
 import hashlib
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -78,11 +78,11 @@ def fit(
         DatasetError: something on disk is not what it should be.
         KeyboardInterrupt: Ctrl-C or SIGTERM; after the step in progress, with a checkpoint of it.
     """
+    if options.deterministic and keras.backend.backend() == "tensorflow":
+        _be_deterministic(alone=options.strategy == "none")
     replicas = open_replicas(options)
     keras.utils.clear_session()  # or the layers' names would count those of earlier models
     keras.utils.set_random_seed(options.seed)
-    if options.deterministic and keras.backend.backend() == "tensorflow":
-        tf.config.experimental.enable_op_determinism()
     data = _Data(dataset, options, replicas)
     with replicas.scope(), _precision(options.precision):
         name, model, metrics = _compiled(dataset, options, data)
@@ -219,8 +219,22 @@ class _Data:
         )
 
 
+def _be_deterministic(*, alone: bool) -> None:
+    tf.config.experimental.enable_op_determinism()
+    if alone:  # the operations of several replicas may wait for each other
+        # Where two branches of a model are at work side by side, convolutions of oneDNN get now more, now fewer
+        # threads, and sum in another order: 1 in 6 gradients of two streams differed in the last bit.
+        with suppress(RuntimeError):  # TensorFlow runs already
+            tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
 def _pairs(loader: Loader) -> Any:
-    return loader.dataset().map(lambda batch: ({key: batch[key] for key in loader.keys}, batch["label"]))
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = (
+        0  # as many as there are cores, whatever the model's operations have
+    )
+    pairs = loader.dataset().map(lambda batch: ({key: batch[key] for key in loader.keys}, batch["label"]))
+    return pairs.with_options(options)
 
 
 def _compiled(dataset: str, options: TrainOptions, data: _Data) -> tuple[str, Any, list[Any]]:
