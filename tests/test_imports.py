@@ -20,6 +20,8 @@ ALLOWED = {
 FOR_FEATURES = {"manifest", "keys", "storage", "example", "vectors", "errors"}
 """Modules of datasets that features may use: the record types, the door to files, and the errors."""
 HEAVY = {"tensorflow", "keras", "tensorflow_datasets", "sklearn", "matplotlib"}
+LIGHT = ("options", "service")
+"""Modules of train that a command may import at its top."""
 MODULES = sorted(
     path.relative_to(ROOT)
     for folder in FOLDERS
@@ -70,7 +72,13 @@ def test_imports_point_one_way(path: Path) -> None:
             continue
         command = path.parts[:2] == ("pipelines", "commands") and parts[1] == "train"
         assert command, f"{path} imports {name}, which points the wrong way"
-        assert inside or parts[2] == "options", f"{path} imports {name} at its top: that takes seconds"
+        assert inside or parts[2] in LIGHT, f"{path} imports {name} at its top: that takes seconds"
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_what_commands_import_at_their_top_is_light(name: str) -> None:
+    top = {found.split(".")[0] for found, inside in imports(Path("train") / f"{name}.py") if not inside}
+    assert not top & HEAVY
 
 
 RUNS_MODELS = Path("features/cnn.py")
