@@ -98,7 +98,7 @@ class Loader:
             """``lacking``: of each column that lacks clips which another has, how many; those clips are left out."""
             if labels == "single":
                 check_single_labels(manifest, self._records[0], split)
-        firsts = [records.first() for records in self._records]
+        firsts = [records.record(0) for records in self._records]
         self._streams = [
             streams_of(name, first, picture=self.picture, sampling=self.sampling)
             for name, first in zip(columns, firsts, strict=True)
@@ -147,8 +147,9 @@ class Loader:
         if self.service is None:
             batches = self._delivered(places, clips=clips)
         else:
-            build = partial(self._delivered, workers=count_workers(self.service))
-            batches = served(places, build, service=self.service)
+            workers = count_workers(self.service)
+            build = partial(self._delivered, workers=workers)
+            batches = served(places, build, service=self.service, workers=workers)
         if self._last_batch_is_empty():
             batches = batches.concatenate(tf.data.Dataset.from_tensors(_nothing(batches.element_spec)))
         return batches if self.device is None else on_device(batches, self.device)

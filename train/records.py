@@ -47,11 +47,10 @@ class Records:
     def __len__(self) -> int:
         return len(self.offset)
 
-    def first(self) -> Parsed:
-        """The first record, read without TensorFlow. Raises DatasetError."""
-        path = self.files[int(self.shard[0])]
-        with storage.open_read(path) as file:
-            return parse(read_record_at(file, int(self.offset[0]), size=int(self.size[0])))
+    def record(self, row: int) -> Parsed:
+        """A row's record, read without TensorFlow. Raises DatasetError."""
+        with storage.open_read(self.files[int(self.shard[row])]) as file:
+            return parse(read_record_at(file, int(self.offset[row]), size=int(self.size[row])))
 
     def take(self, rows: NDArray[np.int64]) -> "Records":
         """These rows, in this order."""

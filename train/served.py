@@ -17,7 +17,11 @@ HINT = tf.data.experimental.SHARD_HINT
 
 
 def served(
-    batches: tf.data.Dataset, build: Callable[[tf.data.Dataset], tf.data.Dataset], *, service: Address
+    batches: tf.data.Dataset,
+    build: Callable[[tf.data.Dataset], tf.data.Dataset],
+    *,
+    service: Address,
+    workers: int,
 ) -> tf.data.Dataset:
     """What ``build(batches)`` delivers, loaded by the workers of a service.
 
@@ -29,14 +33,11 @@ def served(
         batches: what each element is built from; their cardinality is known.
         build: gives one element for each, in order.
         service: where the dispatcher is.
-
-    Raises:
-        UsageError: the service, or one of its workers, does not answer.
+        workers: how many it has, as :func:`count_workers` says.
 
     Reading ends with ``tf.errors.InvalidArgumentError`` or ``tf.errors.NotFoundError`` where a worker was lost or
     started anew in between.
     """
-    workers = count_workers(service)
     parts = [_part(batches, build, worker=k, workers=workers, service=service) for k in range(workers)]
     turns = tf.data.Dataset.range(workers).repeat()
     steps = batches.cardinality()

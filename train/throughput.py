@@ -17,8 +17,7 @@ from tensorflow.python.framework import config  # only here can determinism be s
 from reelmill.datasets import keys, storage
 from reelmill.datasets.column import Column
 from reelmill.datasets.errors import DatasetError
-from reelmill.datasets.example import Parsed, parse
-from reelmill.datasets.tfrecord import read_record_at
+from reelmill.datasets.example import Parsed
 from reelmill.train.loader import load
 from reelmill.train.options import TrainOptions
 from reelmill.train.records import locate, reading
@@ -237,9 +236,7 @@ class Sample:
         parameters = Column(dataset, column).description.parameters
         clips: list[list[bytes]] = []
         for row in _spread(len(records)):
-            with storage.open_read(records.files[int(records.shard[row])]) as file:
-                record = parse(read_record_at(file, int(records.offset[row]), size=int(records.size[row])))
-            clips.append(_jpegs(record))
+            clips.append(_jpegs(records.record(row)))
             if sum(map(len, clips)) >= SAMPLE_FRAMES:
                 break
         sides = [min(_pixels(jpegs[0]).shape[:2]) for jpegs in clips]

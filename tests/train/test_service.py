@@ -154,7 +154,7 @@ def test_slow_workers_are_waited_for(two: str) -> None:
     def build(places: tf.data.Dataset) -> tf.data.Dataset:
         return places.flat_map(slowed).prefetch(2)
 
-    data = served(tf.data.Dataset.range(17), build, service=Address.parse(two, name="service"))
+    data = served(tf.data.Dataset.range(17), build, service=Address.parse(two, name="service"), workers=2)
     assert [int(n) for n in data] == list(range(17))
 
 
