@@ -5,14 +5,11 @@ by the command of their name; ``features`` and ``columns`` hold any number of co
 kinds that are the user's own.
 """
 
-import importlib
-import os
 import re
-import sys
 from collections.abc import Mapping
 from typing import Any
 
-from reelmill.datasets import storage
+from reelmill.datasets import named, storage
 from reelmill.datasets.errors import UsageError
 from reelmill.features.column import Recipe
 from reelmill.pipelines.params import section
@@ -40,16 +37,10 @@ def recipe_class(place: str) -> type[Recipe]:
     Raises:
         UsageError: it is not there, or is no recipe.
     """
-    module_name, _, name = place.partition(":")
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.append(os.getcwd())  # a module of the user's own may lie beside params.yaml
-    try:
-        module = importlib.import_module(module_name)
-    except (ImportError, ValueError) as error:
-        raise UsageError(f"column {place!r}: cannot import {module_name!r}: {error}") from error
-    found = getattr(module, name, None)
+    module, found = named.find(place, subject=f"column {place!r}")
     if not (isinstance(found, type) and issubclass(found, Recipe)):
-        raise UsageError(f"column {place!r}: {module_name} has no Recipe of the name {name!r}")
+        name = place.partition(":")[2]
+        raise UsageError(f"column {place!r}: {module.__name__} has no Recipe of the name {name!r}")
     return found
 
 

@@ -1,17 +1,12 @@
 """From a collection's name in params.yaml to its adapter."""
 
 import difflib
-import importlib
 import inspect
-import json
 import os
-import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
-from reelmill.datasets import storage
+from reelmill.datasets import named, storage
 from reelmill.datasets.collections.protocol import Collection
 from reelmill.datasets.errors import ReelmillError, UsageError
 
@@ -41,7 +36,8 @@ def open_collection(name: str, root: str, options: Mapping[str, Any] | None = No
     values = {}
     for key, value in (options or {}).items():
         if key in known:
-            values[key] = _checked(name, key, value, known[key].annotation)
+            subject = f"collection {name!r}, option {key!r}"
+            values[key] = named.checked(value, known[key].annotation, subject=subject)
         elif takes_any:
             values[key] = value
         else:
@@ -68,18 +64,13 @@ def _load(name: str) -> Any:
         raise UsageError(
             f"unknown collection {name!r}{_instead(name, BUILT_IN)}, or package.module:Class for one of your own"
         )
-    module_name, _, class_name = BUILT_IN.get(name, name).partition(":")
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.append(os.getcwd())  # an adapter may lie beside params.yaml
-    try:
-        module = importlib.import_module(module_name)
-    except (ImportError, ValueError) as error:
-        raise UsageError(f"collection {name!r}: cannot import {module_name!r}: {error}") from error
-    adapter = getattr(module, class_name, None)
+    place = BUILT_IN.get(name, name)
+    module, adapter = named.find(place, subject=f"collection {name!r}")
     if not inspect.isclass(adapter):
+        class_name = place.partition(":")[2]
         classes = [key for key, value in vars(module).items() if inspect.isclass(value)]
         raise UsageError(
-            f"collection {name!r}: no class {class_name!r} in {module_name}{_instead(class_name, classes)}"
+            f"collection {name!r}: no class {class_name!r} in {module.__name__}{_instead(class_name, classes)}"
         )
     return adapter
 
@@ -92,17 +83,6 @@ def _parameters(name: str, adapter: Any) -> Mapping[str, inspect.Parameter]:
     if "root" not in parameters and all(p.kind is not p.VAR_KEYWORD for p in parameters.values()):
         raise UsageError(f"collection {name!r} is no adapter: its class takes no argument 'root'")
     return parameters
-
-
-def _checked(name: str, key: str, value: Any, annotation: Any) -> Any:
-    if annotation is inspect.Parameter.empty:
-        return value
-    try:
-        # through JSON, because there a list stands for any sequence while all else stays strict
-        return TypeAdapter(annotation).validate_json(json.dumps(value, default=str), strict=True)
-    except ValidationError as error:
-        why = "; ".join(dict.fromkeys(e["msg"] for e in error.errors()))
-        raise UsageError(f"collection {name!r}, option {key!r} = {value!r}: {why}") from None
 
 
 def _check_root(root: str) -> None:

@@ -12,16 +12,11 @@ Adding one is such a file and a line below; one of your own is named ``module:ca
 neither.
 """
 
-import importlib
 import inspect
-import json
-import os
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from pydantic import TypeAdapter, ValidationError
-
+from reelmill.datasets import named
 from reelmill.datasets.errors import UsageError
 
 MODELS = {
@@ -104,21 +99,17 @@ def find(name: str) -> Builder:
         raise UsageError(
             f"model {name!r}: valid are {', '.join(MODELS)}, module:callable of your own, or null"
         )
-    module_name, _, function = MODELS.get(name, name).partition(":")
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.append(os.getcwd())  # a module of the user's own may lie beside params.yaml
-    try:
-        module = importlib.import_module(module_name)
-    except (ImportError, ValueError) as error:
-        raise UsageError(f"model {name!r}: cannot import {module_name!r}: {error}") from error
-    builder: Builder | None = getattr(module, function, None)
+    place = MODELS.get(name, name)
+    module, builder = named.find(place, subject=f"model {name!r}")
+    function = place.partition(":")[2]
     if builder is None or not callable(builder):
-        raise UsageError(f"model {name!r}: {module_name} has no function {function!r}")
+        raise UsageError(f"model {name!r}: {module.__name__} has no function {function!r}")
     try:
         inspect.signature(builder).bind_partial({}, 1, "softmax")
     except TypeError:
         raise UsageError(f"model {name!r}: {function} must take (inputs, classes, activation, ...)") from None
-    return builder
+    found: Builder = builder
+    return found
 
 
 def checked(builder: Builder, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,19 +125,9 @@ def checked(builder: Builder, arguments: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in arguments.items():
         if key not in known and not takes_any:
             raise UsageError(f"there is no argument {key!r}; valid are {', '.join(known) or 'none'}")
-        values[key] = _checked(key, value, known[key].annotation) if key in known else value
+        annotation = known[key].annotation if key in known else inspect.Parameter.empty
+        values[key] = named.checked(value, annotation, subject=f"argument {key}")
     for key, parameter in known.items():
         if parameter.default is parameter.empty and key not in values:
             raise UsageError(f"its argument {key!r} is missing")
     return values
-
-
-def _checked(key: str, value: Any, annotation: Any) -> Any:
-    if annotation is inspect.Parameter.empty:
-        return value
-    try:
-        # through JSON, because there a list stands for any sequence while all else stays strict
-        return TypeAdapter(annotation).validate_json(json.dumps(value, default=str), strict=True)
-    except ValidationError as error:
-        why = "; ".join(dict.fromkeys(e["msg"] for e in error.errors()))
-        raise UsageError(f"argument {key} = {value!r}: {why}") from None
