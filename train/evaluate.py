@@ -20,8 +20,6 @@ from reelmill.train.picture import Picture
 from reelmill.train.records import reading
 from reelmill.train.sampling import Sampling
 
-DIGITS = 6
-"""Decimals of a metric; more would differ between processors."""
 DECIDED = 0.5
 """Probability from which a clip that may have several labels is said to have one."""
 NONE = "(none)"
@@ -81,13 +79,13 @@ class Evaluation:
             name, by_class = "class_accuracy", scores.class_accuracy(truth, self.predicted)
         return {
             "clips": len(self.clip_ids),
-            "top1": round(scores.top(place, 1), DIGITS),
-            "top5": round(scores.top(place, 5), DIGITS),
+            "top1": round(scores.top(place, 1), saved.DIGITS),
+            "top5": round(scores.top(place, 5), saved.DIGITS),
             "map" if self.multi else "mean_class_accuracy": round(
-                float(np.mean(list(by_class.values()))), DIGITS
+                float(np.mean(list(by_class.values()))), saved.DIGITS
             ),
             "classes_without_clips": int((counts == 0).sum()),
-            name: {self.class_names[k]: round(value, DIGITS) for k, value in by_class.items()},
+            name: {self.class_names[k]: round(value, saved.DIGITS) for k, value in by_class.items()},
             "class_clips": {self.class_names[k]: int(counts[k]) for k in by_class},
         }
 
@@ -131,6 +129,8 @@ def evaluate(dataset: str, options: EvaluateOptions, *, run: str = DEFAULT_RUN) 
         picture=Picture(crop=info.crop, num_crops=options.num_crops),
         order=Order(batch_size=options.batch_size),
         labels=info.labels,
+        service=options.service,
+        memory_mib=options.memory_mib,
     )
     if info.class_names != loader.class_names:
         raise DatasetError(

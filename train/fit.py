@@ -4,7 +4,7 @@ import hashlib
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import keras
@@ -21,7 +21,7 @@ from reelmill.train.objective import balanced, labels_of, named, objective
 from reelmill.train.options import DEFAULT_RUN, TrainOptions
 from reelmill.train.order import Order, Share
 from reelmill.train.picture import Picture
-from reelmill.train.records import join, locate, reading
+from reelmill.train.records import reading
 from reelmill.train.replicas import Replicas, open_replicas
 from reelmill.train.resume import Restorer, Saver, interruption
 from reelmill.train.sampling import Sampling
@@ -171,13 +171,27 @@ class _Data:
     """The splits that a training reads."""
 
     def __init__(self, dataset: str, options: TrainOptions, replicas: Replicas) -> None:
-        self._dataset, self._options, self._replicas = dataset, options, replicas
+        self._replicas = replicas
         whole = Share(replicas=replicas.count)
-        self.train = self._loader(whole)
+        self.train = _loader(
+            dataset,
+            options,
+            split=options.split,
+            order=Order(
+                batch_size=options.batch_size,
+                training=True,
+                seed=options.seed,
+                shuffle_shards=options.shuffle_shards,
+                share=whole,
+            ),
+        )
         """What is learned from."""
         self.steps = self.train.steps_per_epoch
         """Global batches of an epoch."""
-        self._validation = None if options.validation_split is None else self._loader(whole, training=False)
+        self._validation = None
+        if options.validation_split is not None:
+            order = Order(batch_size=options.batch_size, share=whole)
+            self._validation = _loader(dataset, options, split=options.validation_split, order=order)
         self.validation_steps = None if self._validation is None else self._validation.steps_per_epoch
         """Global batches of the split to measure."""
         self.element_spec = _pairs(self.train).element_spec[0]
@@ -185,38 +199,34 @@ class _Data:
 
     def training(self, first_step: int) -> Any:
         """For ``fit``, from a step on."""
-        return self._replicas.distribute(lambda share: _pairs(self._loader(share, first_step=first_step)))
+        loader = self.train
+        return self._replicas.distribute(
+            lambda share: _pairs(loader.ordered(replace(loader.order, share=share, start_step=first_step)))
+        )
 
     def validation(self) -> Any:
         """For ``fit``; None where there is no split for it."""
         if self._validation is None:
             return None
+        loader = self._validation
         return self._replicas.validation(
-            lambda share: _pairs(self._loader(share, training=False)), examples=self._validation.num_examples
+            lambda share: _pairs(loader.ordered(replace(loader.order, share=share))),
+            examples=loader.num_examples,
         )
 
-    def _loader(self, share: Share, *, training: bool = True, first_step: int = 0) -> Loader:
-        options = self._options
-        split = options.split if training else options.validation_split
-        assert split is not None
-        return Loader(
-            self._dataset,
-            split=split,
-            columns=options.columns,
-            sampling=Sampling(clip_frames=options.clip_frames, stride=options.stride),
-            picture=Picture(crop=options.crop, flip=options.flip),
-            order=Order(
-                batch_size=options.batch_size,
-                training=training,
-                seed=options.seed,
-                start_step=first_step,
-                shuffle_shards=options.shuffle_shards if training else None,
-                share=share,
-            ),
-            labels=options.labels,
-            service=options.service,
-            memory_mib=options.memory_mib,
-        )
+
+def _loader(dataset: str, options: TrainOptions, *, split: str, order: Order) -> Loader:
+    return Loader(
+        dataset,
+        split=split,
+        columns=options.columns,
+        sampling=Sampling(clip_frames=options.clip_frames, stride=options.stride),
+        picture=Picture(crop=options.crop, flip=options.flip),
+        order=order,
+        labels=options.labels,
+        service=options.service,
+        memory_mib=options.memory_mib,
+    )
 
 
 def _be_deterministic(*, alone: bool) -> None:
@@ -244,9 +254,7 @@ def _compiled(dataset: str, options: TrainOptions, data: _Data) -> tuple[str, An
         for key, spec in data.element_spec.items()
     }
     name, classes = options.model or models.suitable(inputs), len(data.train.class_names)
-    aims = objective(
-        options.labels, classes=classes, weights=_class_weights(dataset, options, data.train.class_names)
-    )
+    aims = objective(options.labels, classes=classes, weights=_class_weights(dataset, options, data.train))
     model = models.build(
         name, inputs=inputs, classes=classes, labels=options.labels, arguments=options.arguments
     )
@@ -259,15 +267,13 @@ def _compiled(dataset: str, options: TrainOptions, data: _Data) -> tuple[str, An
     return name, model, aims.metrics
 
 
-def _class_weights(dataset: str, options: TrainOptions, names: Sequence[str]) -> Any:
+def _class_weights(dataset: str, options: TrainOptions, loader: Loader) -> Any:
     if options.class_weights is None:
         return None
     if options.class_weights != "balanced":
-        return named(options.class_weights, labels=options.labels, class_names=names)
-    found = [locate(dataset, column, split=options.split) for column in options.columns]
-    records, _ = join(found, split=options.split)
-    labels = labels_of(dataset, records[0].clip_ids)
-    return balanced(labels, labels=options.labels, classes=len(names))
+        return named(options.class_weights, labels=options.labels, class_names=loader.class_names)
+    labels = labels_of(dataset, loader.clip_ids)
+    return balanced(labels, labels=options.labels, classes=len(loader.class_names))
 
 
 @contextmanager

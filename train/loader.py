@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -70,7 +71,7 @@ class Loader:
         self.split = split
         self.sampling = sampling or Sampling()
         self.picture = picture or Picture()
-        self.order = order or Order()
+        self.order = self._checked_order(order or Order())
         self.labels = labels
         self.service = None if service is None else Address.parse(service, name="service")
         if self.service is not None and not storage.is_url(dataset):
@@ -85,11 +86,6 @@ class Loader:
             raise UsageError(f"memory_mib {memory_mib} must be at least 1, or null for half of what is free")
         if labels not in ("single", "multi", "none"):
             raise UsageError(f"labels {labels!r}: valid are 'single', 'multi' and 'none'")
-        if self.order.training and self.views > 1:
-            raise UsageError(
-                f"num_clips {self.sampling.num_clips} and num_crops {self.picture.num_crops} are for evaluation: "
-                "training takes one of each"
-            )
         with Manifest(storage.join(dataset, FILE_NAME)) as manifest:
             self.class_names = list(manifest.info.labels)
             """Class names; a label is a place in this list."""
@@ -113,6 +109,14 @@ class Loader:
             self._pictorial.chosen = True
             self._check_first(firsts[self._column_of(self._pictorial)])
 
+    def _checked_order(self, order: Order) -> Order:
+        if order.training and self.views > 1:
+            raise UsageError(
+                f"num_clips {self.sampling.num_clips} and num_crops {self.picture.num_crops} are for evaluation: "
+                "training takes one of each"
+            )
+        return order
+
     def _column_of(self, stream: Stream) -> int:
         return next(i for i, streams in enumerate(self._streams) if stream in streams)
 
@@ -129,14 +133,25 @@ class Loader:
         return self.sampling.num_clips * self.picture.num_crops
 
     @property
+    def clip_ids(self) -> Any:
+        """Of the clips of the split that are in all of the columns, in the order of the index: a pyarrow array."""
+        return self._records[0].clip_ids
+
+    @property
     def num_examples(self) -> int:
-        """Clips of the split that are in all of the columns."""
+        """How many clips those are."""
         return len(self._records[0])
 
     @property
     def steps_per_epoch(self) -> int:
         """Global batches in one epoch."""
         return self.order.steps_per_epoch(self.num_examples)
+
+    def ordered(self, order: Order) -> "Loader":
+        """The same split in another order, or another share of it; nothing is opened again. Raises UsageError."""
+        other = copy(self)
+        other.order = self._checked_order(order)
+        return other
 
     def dataset(self) -> tf.data.Dataset:
         """Batches as :func:`load` describes them. Raises UsageError where the split fills no batch."""

@@ -122,6 +122,10 @@ class EvaluateOptions(_Options):
     """Folder for the metrics: evaluate/RUN.json"""
     plots: str = "plots"
     """Folder for the predictions, confusion/RUN.csv, and their picture, confusion/RUN.png"""
+    memory_mib: Count | None = None
+    """Most memory that the loader's buffers may take, in MiB; null: as tf.data sees fit"""
+    service: str | None = None
+    """Address of a tf.data service that loads in this process's stead, as grpc://host:5050 (`reelmill serve`)"""
 
     def model_folder(self, run: str) -> str:
         """Where a run's model is."""

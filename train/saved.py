@@ -15,6 +15,8 @@ from reelmill.datasets.errors import DatasetError, UsageError
 from reelmill.train import models
 
 MODEL, DESCRIPTION = "model.keras", "model.json"
+DIGITS = 6
+"""Decimals of a metric; more would differ between processors."""
 ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 

@@ -9,9 +9,7 @@ import keras
 from reelmill.train.checkpoint import Progress
 from reelmill.train.curves import Curves
 from reelmill.train.meter import InputMeter
-
-DIGITS = 6
-"""Decimals of a metric; more would differ between processors."""
+from reelmill.train.saved import DIGITS
 
 
 class Watch(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships no types

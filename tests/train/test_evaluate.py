@@ -151,6 +151,15 @@ def test_views_of_a_clip_with_one_label(
         evaluate(dataset, EvaluateOptions(num_crops=3))
 
 
+def test_a_service_can_load(dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """test_service.py compares what it delivers; here, that it is asked."""
+    monkeypatch.chdir(tmp_path)
+    with Manifest(f"{dataset}/manifest.parquet") as manifest:
+        save_model(manifest.info.labels, labels="single")
+    with pytest.raises(UsageError, match="service 'nowhere'"):
+        evaluate(dataset, EvaluateOptions(service="nowhere"))
+
+
 def test_clips_without_labels_count_for_map_and_not_for_top_k() -> None:
     evaluation = Evaluation(
         class_names=["a", "b", "c"],
