@@ -69,9 +69,9 @@ def run_server(dispatcher: Address, worker: Address, chief: bool, ready: Any) ->
     """A server of the service, for a process of its own."""
     stop = threading.Event()
     if chief:
-        serve_dispatcher(dispatcher.port, workers=[worker], stop=stop, started=ready.set, tell=lambda _: None)
+        serve_dispatcher(dispatcher.port, workers=[worker], stop=stop, started=ready.set, tell=print)
     else:
-        serve_worker(worker, dispatcher=dispatcher, stop=stop, started=ready.set)
+        serve_worker(worker, dispatcher=dispatcher, stop=stop, started=ready.set, tell=print)
 
 
 def processor_seconds(processes: list[psutil.Process]) -> np.ndarray:

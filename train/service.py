@@ -6,6 +6,7 @@ TensorFlow is imported where a server starts: what can be checked before is chec
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from reelmill.train.quiet import quiet_import
 
 CHECK_SECONDS = 2
 """From one look of the dispatcher at its workers to the next."""
+AGAIN_SECONDS = 0.5
+"""From one look of a worker for its dispatcher to the next."""
 CONNECT_SECONDS = 5
 """How long a server may take to accept a connection."""
 HEARTBEAT_MS = 5_000
@@ -130,7 +133,13 @@ def serve_dispatcher(
 
 
 def serve_worker(
-    address: Address, *, dispatcher: Address, stop: threading.Event, started: Callable[[], None]
+    address: Address,
+    *,
+    dispatcher: Address,
+    stop: threading.Event,
+    started: Callable[[], None],
+    tell: Callable[[str], None],
+    wait: float = 0,
 ) -> None:
     """Run a worker until ``stop`` is set.
 
@@ -139,16 +148,16 @@ def serve_worker(
         dispatcher: where the dispatcher is; it must know this worker's address.
         stop: when to end.
         started: called when the dispatcher has taken the worker in.
+        tell: takes a line where the dispatcher has to be waited for.
+        wait: how long at most to do so, in seconds: what starts servers on several machines starts them in any order.
 
     Raises:
         UsageError: the port is taken, there is no dispatcher, or it knows no worker of this address.
     """
     _check_free(address.port)
-    if not dispatcher.answers():
-        raise UsageError(
-            f"no dispatcher answers at {dispatcher.url}: "
-            f"start it first, with `reelmill serve dispatcher --port {dispatcher.port} --worker {address}`"
-        )
+    _await(dispatcher, wait, worker=address, stop=stop, tell=tell)
+    if stop.is_set():
+        return
     service = _tf_service()
     config = service.WorkerConfig(
         dispatcher_address=str(dispatcher),
@@ -165,6 +174,25 @@ def serve_worker(
     started()
     stop.wait()
     del server  # which stops it: it has no public method for that
+
+
+def _await(
+    dispatcher: Address, wait: float, *, worker: Address, stop: threading.Event, tell: Callable[[str], None]
+) -> None:
+    """Return when the dispatcher answers or ``stop`` is set. Raises UsageError after ``wait`` seconds."""
+    until = time.monotonic() + wait
+    told = False
+    while not dispatcher.answers():
+        if time.monotonic() >= until:
+            raise UsageError(
+                f"no dispatcher answers at {dispatcher.url}: "
+                f"start it, with `reelmill serve dispatcher --port {dispatcher.port} --worker {worker}`"
+            )
+        if not told:
+            tell(f"no dispatcher answers at {dispatcher.url} yet: waiting {wait:g} s for it")
+            told = True
+        if stop.wait(AGAIN_SECONDS):
+            return
 
 
 def _refused(error: RuntimeError, address: Address, dispatcher: Address) -> UsageError:

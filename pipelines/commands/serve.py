@@ -38,7 +38,8 @@ def dispatcher(port: int, workers: tuple[str, ...]) -> None:
     here = Address(own_host(addresses), port)
 
     def started() -> None:
-        say(f"dispatcher {here.url} for {len(addresses)} workers; Ctrl-C ends it")
+        plural = "s" if len(addresses) > 1 else ""
+        say(f"dispatcher {here.url} for {len(addresses)} worker{plural}; Ctrl-C ends it")
         for worker in addresses:
             say(
                 f"next, on {worker.host}: reelmill serve worker --port {worker.port} --host {worker.host} "
@@ -63,7 +64,15 @@ def dispatcher(port: int, workers: tuple[str, ...]) -> None:
     help="What others reach this machine by, as in the dispatcher's --worker  [localhost beside the dispatcher, "
     "else the machine's name].",
 )
-def worker(port: int, dispatcher: str, host: str | None) -> None:
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for a dispatcher that is not there yet.",
+)
+def worker(port: int, dispatcher: str, host: str | None, wait: float) -> None:
     """Start a worker, which reads and decodes; until Ctrl-C.
 
     It reads the dataset's files itself, under the paths that the training names.
@@ -76,7 +85,7 @@ def worker(port: int, dispatcher: str, host: str | None) -> None:
         say(f"worker {here} of {chief.url}; Ctrl-C ends it")
         _say_how_to_load(chief)
 
-    serve_worker(here, dispatcher=chief, stop=stop, started=started)
+    serve_worker(here, dispatcher=chief, stop=stop, started=started, tell=say, wait=wait)
 
 
 def _say_how_to_load(dispatcher: Address) -> None:

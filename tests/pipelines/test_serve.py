@@ -81,14 +81,17 @@ def test_dispatcher_and_workers(servers: list[Server], tmp_path: Path) -> None:
     write_dataset(str(tmp_path / "set"), recordings, labels=["moving"])
     port, *ports = free_ports(3)
     url = f"grpc://localhost:{port}"
+    early = Server("worker", f"--port={ports[0]}", f"--dispatcher={url}")
+    servers.append(early)
+    assert f"no dispatcher answers at {url} yet: waiting 60 s" in early.says("waiting")
     workers = [f"--worker=localhost:{p}" for p in ports]
-    servers.append(Server("dispatcher", f"--port={port}", *workers))
+    servers.insert(0, Server("dispatcher", f"--port={port}", *workers))
     assert f"dispatcher {url} for 2 workers" in servers[0].says("dispatcher")
     for p in ports:
         following = servers[0].says("next")
         assert f"reelmill serve worker --port {p} --host localhost --dispatcher {url}" in following
     assert f"reelmill train --service {url}" in servers[0].says("load")
-    servers.extend(Server("worker", f"--port={p}", f"--dispatcher={url}") for p in ports)
+    servers.append(Server("worker", f"--port={ports[1]}", f"--dispatcher={url}"))
     with quiet_import():
         from reelmill.train.loader import load  # while the workers import the same
         from reelmill.train.records import reading
@@ -157,6 +160,7 @@ def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_worker_without_dispatcher(capsys: pytest.CaptureFixture[str]) -> None:
     own, port = free_ports(2)
-    error = refused(["worker", f"--port={own}", f"--dispatcher=grpc://localhost:{port}"], capsys)
+    arguments = ["worker", f"--port={own}", f"--dispatcher=grpc://localhost:{port}", "--wait=0"]
+    error = refused(arguments, capsys)
     assert f"no dispatcher answers at grpc://localhost:{port}" in error
     assert f"`reelmill serve dispatcher --port {port} --worker localhost:{own}`" in error

@@ -80,6 +80,10 @@ def two() -> Iterator[str]:
         yield found
 
 
+def never(*arguments: str) -> None:
+    raise AssertionError(f"called with {arguments}")
+
+
 def batches(dataset: str, *, steps: int | None = None, **options: Any) -> list[dict[str, Any]]:
     data = reelmill.load(dataset, **{**SMALL, **options})
     return list((data if steps is None else data.take(steps)).as_numpy_iterator())
@@ -287,10 +291,23 @@ def test_a_worker_that_the_dispatcher_does_not_know() -> None:
         with pytest.raises(
             UsageError, match=rf"was started for workers .*, not for {stranger}: .*--host"
         ) as caught:
-            serve_worker(
-                stranger, dispatcher=dispatcher, stop=threading.Event(), started=threading.Event().set
-            )
+            serve_worker(stranger, dispatcher=dispatcher, stop=threading.Event(), started=never, tell=never)
     assert "\n" not in str(caught.value)
+
+
+def test_a_worker_waits_for_its_dispatcher_until_it_is_stopped() -> None:
+    own, port = free_ports(2)
+    stop, said = threading.Event(), list[str]()
+
+    def tell(line: str) -> None:
+        said.append(line)
+        stop.set()
+
+    dispatcher = Address("localhost", port)
+    serve_worker(
+        Address("localhost", own), dispatcher=dispatcher, stop=stop, started=never, tell=tell, wait=60
+    )
+    assert said == [f"no dispatcher answers at {dispatcher.url} yet: waiting 60 s for it"]
 
 
 def test_the_dispatcher_begins_anew_where_a_worker_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
