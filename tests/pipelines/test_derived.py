@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -160,40 +161,57 @@ def test_adding_clips_makes_only_them(
     assert digests(grown / name) == digests(whole / name)
 
 
+SLOW_BUILD = """
+import pickle, sys, time
+from reelmill.pipelines.column import build_column
+
+class Slow:
+    def __init__(self, maker):
+        self.maker, self.close = maker, maker.close
+    def make(self, requests):
+        return self.maker.make(later(requests))
+
+def later(requests):
+    for request in requests:
+        time.sleep(0.1)
+        yield request
+
+recipe, options = pickle.load(sys.stdin.buffer)
+maker = type(recipe).maker
+type(recipe).maker = lambda self: Slow(maker(self))
+build_column("set", recipe, **options)
+"""
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_killed_build_goes_on(
-    moving_dataset: Path, moving_collection: Path, brightness: Path, build_recipe: BuildRecipe
+    name: str, moving_dataset: Path, recipe: Callable[..., Recipe], build_recipe: BuildRecipe
 ) -> None:
-    """A column of the user's own, by the command line, killed in its second shard."""
-    slow = (
-        (brightness / "brightness.py")
-        .read_text()
-        .replace(
-            "        frames = request.parsed",
-            "        import time; time.sleep(0.2)\n        frames = request.parsed",
-        )
-    )
-    (moving_dataset.parent / "slow_brightness.py").write_text(slow)
-    params = {
-        "dataset": "set",
-        "scan": {"raw": str(moving_collection), "name": "set"},
-        "columns": {"grey": {"make": "slow_brightness:Brightness", "workers": 1}},
-    }
-    (moving_dataset.parent / "params.yaml").write_text(json.dumps(params))
-    command = [sys.executable, "-m", "reelmill.pipelines", "column"]
-    parts = moving_dataset / ".grey.build"
-    with subprocess.Popen(command, cwd=moving_dataset.parent, stderr=subprocess.DEVNULL) as child:
+    """Killed in its second shard; test_build.py has the same by the command line."""
+    options = {"max_quarantine": 0.5, "beam_options": IN_PROCESS}
+    command = [sys.executable, "-c", SLOW_BUILD]
+    parts = moving_dataset / f".{name}.build"
+    with subprocess.Popen(
+        command, cwd=moving_dataset.parent, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as child:
+        assert child.stdin is not None
+        child.stdin.write(pickle.dumps((recipe(name), options)))
+        child.stdin.close()
         deadline = time.monotonic() + 90
         while not any(json.loads(p.read_text())["index"] for p in parts.glob("*.part.json")):
             assert child.poll() is None, "the build ended before it could be killed"
             assert time.monotonic() < deadline
             time.sleep(0.02)
         child.send_signal(signal.SIGKILL)
-    assert not (moving_dataset / "grey").exists()
-    subprocess.run(command, cwd=moving_dataset.parent, check=True, capture_output=True, timeout=120)
-    throughput = json.loads((moving_dataset.parent / "metrics" / "grey.throughput.json").read_text())
-    assert throughput["shards_resumed"] >= 1
-    assert throughput["clips_made"] < 12
+    assert not (moving_dataset / name).exists()
+    result = build_recipe(moving_dataset, recipe(name))
+    assert result.shards_resumed >= 1
+    assert result.clips_made < result.clips
     assert verify_dataset(str(moving_dataset)).problems == []
+    found = digests(moving_dataset / name)
+    shutil.rmtree(moving_dataset / name)
+    build_recipe(moving_dataset, recipe(name))
+    assert digests(moving_dataset / name) == found
 
 
 def test_the_guides_column_holds_histograms(
