@@ -16,7 +16,7 @@ from reelmill.datasets.manifest import FILE_NAME, Manifest
 from reelmill.train.device import checked_device, on_device
 from reelmill.train.order import Order, Share, evaluated, last_part
 from reelmill.train.picture import NumCrops, Picture
-from reelmill.train.records import Labels, check_single_labels, join, locate, read_rows
+from reelmill.train.records import Labels, check_single_labels, join, locate, read_rows, there
 from reelmill.train.sampling import Sampling, aligned
 from reelmill.train.served import count_workers, served
 from reelmill.train.service import Address
@@ -180,14 +180,12 @@ class Loader:
             workers: how many loaders take turns in the order, of which this is one.
         """
         places = batches.unbatch()
-        if clips is not None:
-            places = places.apply(tf.data.experimental.assert_cardinality(clips))
-        # Reading is a stage of its own: under tf.config.experimental.enable_op_determinism a stage that opens
-        # files runs one call at a time, and decoding must not.
         if self.order.shuffle_shards is None:
             raw = read_rows(places, self._records)
         else:
             raw = read_windows(places, self._records, self.order, loaders=self.order.share.count * workers)
+        if clips is not None:
+            raw = raw.apply(tf.data.experimental.assert_cardinality(clips))
         found = raw.map(self._clip, num_parallel_calls=tf.data.AUTOTUNE)
         batches = found.batch(
             self.order.replica_batch,
@@ -202,15 +200,17 @@ class Loader:
             options.autotune.ram_budget = self.memory_mib << 20
         return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
 
-    def _clip(self, place: dict[str, tf.Tensor], records: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
+    def _clip(self, when: tf.Tensor, records: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
         # Each record on its own: the prefixes of two columns' features may be the same, and putting frames, flow
         # and features of 100 frames together before parsing took twice as long.
         contents = [
-            parse_content(record, streams, HEAD if number == 0 else {})
-            for number, (record, streams) in enumerate(zip(records, self._streams, strict=True))
+            parse_content(there(record, column=column.column), streams, HEAD if number == 0 else {})
+            for number, (record, column, streams) in enumerate(
+                zip(records, self._records, self._streams, strict=True)
+            )
         ]
         head = contents[0]
-        random = self._random(place) if self.order.training else None
+        random = self._random(when) if self.order.training else None
         cut = self._cut(contents, head[keys.EXAMPLE_ID], random)
         clip = {}
         for content, streams in zip(contents, self._streams, strict=True):
@@ -275,14 +275,14 @@ class Loader:
         rows, columns = self.picture.window
         message = f"crop {rows}x{columns} is larger than the stored frames (height, width, clip):"
         fits = (height >= rows) & (width >= columns)
-        check = tf.debugging.Assert(fits, [message, height, width, clip_id])
+        check = tf.raw_ops.Assert(condition=fits, data=[message, height, width, clip_id])
         with tf.control_dependencies([check]):  # the decoder waits for the size, and so for the check
             return tf.identity(height), width
 
-    def _random(self, place: dict[str, tf.Tensor]) -> tf.Tensor:
+    def _random(self, when: tf.Tensor) -> tf.Tensor:
         """Four numbers in [0, 1), a function of seed, epoch and place in the epoch."""
-        epoch = tf.stack([tf.constant(self.order.seed, tf.int64), place["epoch"]])
-        seed = tf.random.experimental.stateless_fold_in(epoch, place["place"], alg="philox")
+        epoch = tf.stack([tf.constant(self.order.seed, tf.int64), when[0]])
+        seed = tf.random.experimental.stateless_fold_in(epoch, when[1], alg="philox")
         return tf.random.stateless_uniform([4], seed=seed, dtype=tf.float64, alg="philox")
 
     def _finished(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

@@ -63,12 +63,15 @@ class Records:
             place=self.place[rows],
         )
 
-    def reader(self) -> Callable[[tf.Tensor], tf.Tensor]:
-        """A graph function from a row to its serialized record, checksum verified."""
+    def reader(self) -> Callable[[tf.Tensor], tf.data.Dataset]:
+        """A graph function from a row to a dataset of its serialized record, checksum verified.
+
+        Where the shard ends before the record begins, as one that was cut short, there is an empty text instead.
+        """
         # tensors made here are captured; constants of the graph would be copied and serialised with it
         files, shard, offset = tf.constant(self.files), tf.constant(self.shard), tf.constant(self.offset)
 
-        def read(row: tf.Tensor) -> tf.Tensor:
+        def read(row: tf.Tensor) -> tf.data.Dataset:
             variant = tf.raw_ops.TFRecordDatasetV2(
                 filenames=[tf.gather(files, tf.gather(shard, row))],
                 compression_type="",
@@ -77,7 +80,7 @@ class Records:
                 byte_offsets=[tf.gather(offset, row)],
             )
             records = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
-            return records.take(1).get_single_element()
+            return records.concatenate(tf.data.Dataset.from_tensor_slices([""])).take(1)
 
         return read
 
@@ -90,13 +93,27 @@ def read_rows(places: tf.data.Dataset, columns: Sequence[Records]) -> tf.data.Da
         columns: where the records are.
 
     Returns:
-        A dataset of pairs: the place, and a tuple of its record in each column.
+        A dataset of pairs: epoch and place in it, int64 [2]; and a tuple of the record in each column.
     """
     readers = [records.reader() for records in columns]
-    return places.map(
-        lambda place: (place, tuple(read(place["row"]) for read in readers)),
-        num_parallel_calls=tf.data.AUTOTUNE,
-    )
+
+    def read(place: dict[str, tf.Tensor]) -> tf.data.Dataset:
+        when = tf.data.Dataset.from_tensor_slices([tf.stack([place["epoch"], place["place"]])])
+        return tf.data.Dataset.zip((when, tuple(reader(place["row"]) for reader in readers)))
+
+    # Datasets within a dataset: an operation that takes a record out of one (get_single_element) counts as having a
+    # state, and under tf.config.experimental.enable_op_determinism one such in a graph switches off all of its
+    # parallel calls and prefetching.
+    return places.interleave(read, cycle_length=tf.data.AUTOTUNE, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def there(record: tf.Tensor, *, column: str) -> tf.Tensor:
+    """A serialized record as it is; an error where there is none, because its shard was cut short."""
+    message = f"corrupted shard: one of column {column!r} ends before a record that its index names"
+    # raw: tf.debugging.Assert would put a condition around it, which takes longer
+    check = tf.raw_ops.Assert(condition=tf.strings.length(record) > 0, data=[message])
+    with tf.control_dependencies([check]):
+        return tf.identity(record)
 
 
 def locate(dataset: str, column: str, *, split: str) -> Records:

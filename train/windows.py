@@ -30,7 +30,7 @@ def read_windows(
         loaders: how many read these windows, each its own part of the clips.
 
     Returns:
-        A dataset of pairs: the place, and a tuple of its record in each column.
+        A dataset of pairs: epoch and place in it, int64 [2]; and a tuple of the record in each column.
     """
     assert order.shuffle_shards is not None
     load = _loader(columns, order)
@@ -43,8 +43,9 @@ def read_windows(
         held = tf.cond(tf.reduce_all(wanted == state[0]), lambda: state[1], lambda: load(wanted))
         return (wanted, held), (place, held)
 
-    def pick(place: Place, held: Held) -> tuple[Place, tuple[tf.Tensor, ...]]:
-        return place, tuple(read(place, records) for read, records in zip(readers, held, strict=True))
+    def pick(place: Place, held: Held) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
+        when = tf.stack([place["epoch"], place["place"]])
+        return when, tuple(read(place, records) for read, records in zip(readers, held, strict=True))
 
     nothing = tuple(_room(0) for _ in columns)
     followed = places.scan((tf.constant([-1, -1], tf.int64), nothing), follow)
