@@ -4,7 +4,6 @@ import os
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
-from functools import partial
 from typing import Any, Literal
 
 import tensorflow as tf
@@ -163,27 +162,23 @@ class Loader:
             batches = self._delivered(places, clips=clips)
         else:
             workers = count_workers(self.service)
-            build = partial(self._delivered, workers=workers)
-            batches = served(places, build, service=self.service, workers=workers)
+            batches = served(places, self._delivered, service=self.service, workers=workers)
         if self._last_batch_is_empty():
             batches = batches.concatenate(tf.data.Dataset.from_tensors(_nothing(batches.element_spec)))
         return batches if self.device is None else on_device(batches, self.device)
 
-    def _delivered(
-        self, batches: tf.data.Dataset, *, clips: int | None = None, workers: int = 1
-    ) -> tf.data.Dataset:
+    def _delivered(self, batches: tf.data.Dataset, *, clips: int | None = None) -> tf.data.Dataset:
         """Batches of clips for batches of places in the order.
 
         Args:
             batches: of places.
             clips: how many clips are in all of them, where that is known.
-            workers: how many loaders take turns in the order, of which this is one.
         """
         places = batches.unbatch()
         if self.order.shuffle_shards is None:
             raw = read_rows(places, self._records)
         else:
-            raw = read_windows(places, self._records, self.order, loaders=self.order.share.count * workers)
+            raw = read_windows(places, self._records, self.order)
         if clips is not None:
             raw = raw.apply(tf.data.experimental.assert_cardinality(clips))
         found = raw.map(self._clip, num_parallel_calls=tf.data.AUTOTUNE)
@@ -350,8 +345,8 @@ def load(
         seed: needed for training.
         start_step: first global batch to deliver: 0, or where an interrupted training goes on.
         shuffle_shards: for object stores: permute the clips within windows of so many shards, which change with every
-            epoch, and read each shard whole, from its start to its end. Two windows are held in memory. None:
-            permute all clips of the split, and read each by itself.
+            epoch, and read each shard whole, from its start to its end. Two windows are held in memory, three for
+            moments. None: permute all clips of the split, and read each by itself.
         crop: height and width of the window in pixels, or one number for both; None: whole frames.
         flip: mirror every other training clip left to right; vx of flow and motion vectors turns round with it.
         dtype: of frames: ``uint8`` 0..255, or ``float32`` 0..1.

@@ -1,5 +1,6 @@
 """The loader: pixels against separate decoders, order and sharding against the index."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import reelmill
+from reelmill.datasets.column import Column
 from reelmill.datasets.errors import DatasetError, UsageError
 from reelmill.train.loader import Loader
 from reelmill.train.order import Order
@@ -341,6 +343,46 @@ def test_damage_on_disk_is_noticed(dataset: str, tmp_path: Path) -> None:
     shards[-1].write_bytes(content)
     with pytest.raises(DatasetError, match=r"reading the dataset failed.*corrupted record"), reading():
         batches(str(copy), batch_size=1)
+    rows = Column(str(copy), "frames").index().to_pylist()
+    os.truncate(shards[-1], max(r["offset"] for r in rows if (r["split"], r["shard"]) == ("train", 2)))
+    message = "corrupted shard: one of column .*frames.* ends before a record"
+    with pytest.raises(DatasetError, match=message), reading():
+        batches(str(copy), batch_size=1)
     shards[-1].unlink()
     with pytest.raises(DatasetError, match=f"shard {shards[-1].name} is missing"):
         batches(str(copy))
+
+
+DETERMINISTIC = """
+import sys
+import tensorflow as tf
+import reelmill
+
+def take(dataset):
+    for _ in dataset.take(2):
+        pass
+
+tf.config.experimental.enable_op_determinism()
+for window in (None, 2):
+    options = {"training": True, "seed": 0, "clip_frames": 2, "crop": 16, "shuffle_shards": window}
+    take(reelmill.load(sys.argv[1], split="train", batch_size=2, **options))
+print("and now", file=sys.stderr, flush=True)
+inside = tf.data.Dataset.range
+take(inside(4).map(lambda i: inside(i, i + 1).get_single_element(), num_parallel_calls=2))
+"""
+
+
+def test_deterministic_operations_leave_parallel_calls_and_prefetching(dataset: str) -> None:
+    """What TensorFlow would rewrite to sequential calls, it says in its log."""
+    log = {"TF_CPP_MIN_LOG_LEVEL": "0", "TF_CPP_VMODULE": "make_deterministic=1"}
+    done = subprocess.run(
+        [sys.executable, "-c", DETERMINISTIC, dataset],
+        env={**os.environ, **log},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    loaded, other = done.stderr.split("and now")
+    assert "Rewriting node" not in loaded
+    assert "Rewriting node ParallelMapDataset" in other
