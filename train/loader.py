@@ -254,7 +254,7 @@ class Loader:
             stream: the stream.
         """
         clips = self.sampling.num_clips
-        by_crop = [tf.split(values, clips) for values in crops]
+        by_crop = [tf.split(values, clips) if clips > 1 else [values] for values in crops]
         if stream.time_key is None:
             by_crop = [[tf.squeeze(value, 0) for value in values] for values in by_crop]
         each = by_crop * (self.picture.num_crops // len(by_crop))
@@ -276,9 +276,15 @@ class Loader:
 
     def _random(self, when: tf.Tensor) -> tf.Tensor:
         """Four numbers in [0, 1), a function of seed, epoch and place in the epoch."""
-        epoch = tf.stack([tf.constant(self.order.seed, tf.int64), when[0]])
-        seed = tf.random.experimental.stateless_fold_in(epoch, when[1], alg="philox")
-        return tf.random.stateless_uniform([4], seed=seed, dtype=tf.float64, alg="philox")
+        # Philox by its key and counter: each block of the counter gives two such numbers
+        counter = tf.bitcast(tf.stack([when[1] * 2, when[0]]), tf.uint64)
+        return tf.raw_ops.StatelessRandomUniformV2(
+            shape=[4],
+            key=tf.constant([self.order.seed], tf.uint64),
+            counter=counter,
+            alg=tf.random.Algorithm.PHILOX.value,
+            dtype=tf.float64,
+        )
 
     def _finished(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         done = {s.key: s.finished(batch[s.key]) for streams in self._streams for s in streams}

@@ -69,10 +69,8 @@ class Picture:
             uniform: three random numbers in [0, 1): for top, left and mirroring.
         """
         rows, columns = self.window or (height, width)
-        top, left = (
-            uniform_below(slack + 1, uniform[i]) for i, slack in enumerate([height - rows, width - columns])
-        )
-        return Crop(_window(top, left, rows, columns), uniform[2] < 0.5 if self.flip else None)
+        top_left = uniform_below(tf.stack([height - rows, width - columns]) + 1, uniform[:2])
+        return Crop(_window(*tf.unstack(top_left), rows, columns), uniform[2] < 0.5 if self.flip else None)
 
     def fixed_crops(self, height: tf.Tensor, width: tf.Tensor) -> list[Crop]:
         """The ``num_crops`` windows of evaluation in a picture of this size, int64 both."""
@@ -93,36 +91,25 @@ class Picture:
             crops += [Crop(crop.window, tf.constant(True)) for crop in crops]
         return crops
 
-    def decode(
-        self,
-        jpegs: tf.Tensor,
-        area: tf.Tensor,
-        *,
-        count: int,
-        size: tuple[int, int] | None = None,
-        accurate: bool = False,
-    ) -> tf.Tensor:
+    def decode(self, jpegs: tf.Tensor, area: tf.Tensor, *, count: int, accurate: bool = False) -> tf.Tensor:
         """Pixels [count, h, w, 3] uint8 RGB of ``count`` JPEG files.
 
         Args:
             jpegs: the files, of pictures of one size.
             area: [top, left, height, width] of what to decode.
             count: how many there are.
-            size: height and width of ``area``, where they are known before.
             accurate: whether to spend time on the last bit, which TensorFlow's own choice gives up.
         """
         method = "INTEGER_ACCURATE" if accurate else ""
-        shape = [*(size or (None, None)), 3]
 
         # Only the blocks of the area go through the inverse transform. All pixels are those of the whole frame
         # but the outermost columns, where the chroma lacks a neighbour to be smoothed with.
         def decoded(jpeg: tf.Tensor) -> tf.Tensor:
-            pixels = tf.io.decode_and_crop_jpeg(jpeg, area, channels=3, dct_method=method)
-            return tf.ensure_shape(pixels, shape)
+            return tf.io.decode_and_crop_jpeg(jpeg, area, channels=3, dct_method=method)
 
         if count <= UNROLLED_FRAMES:
             return tf.stack([decoded(jpeg) for jpeg in tf.unstack(jpegs, count)])
-        return tf.map_fn(decoded, jpegs, fn_output_signature=tf.TensorSpec(shape, tf.uint8))
+        return tf.map_fn(decoded, jpegs, fn_output_signature=tf.TensorSpec([None, None, 3], tf.uint8))
 
     def converted(self, pixels: tf.Tensor) -> tf.Tensor:
         """Uint8 pixels in the chosen dtype and scale."""

@@ -46,10 +46,10 @@ class _JpegStream(Pictorial):
         jpegs = tf.gather(content[self.encoded], tf.reshape(steps, [-1]))
         shape = [cut.count, *(self.picture.window or (None, None)), self.channels]
         if self.chosen:
-            fixed = self.picture.window if len(cut.crops) == 1 else None
-            pixels = self.picture.decode(jpegs, cut.area, count=cut.count, size=fixed, accurate=self.accurate)
+            pixels = self.picture.decode(jpegs, cut.area, count=cut.count, accurate=self.accurate)
             values = self.values(pixels, content)
-            found = [_part(values, crop.window, cut.area) for crop in cut.crops]
+            alone = len(cut.crops) == 1
+            found = [values] if alone else [_part(values, crop.window, cut.area) for crop in cut.crops]
         else:
             found = self._resized(jpegs, content, cut)
         return [
@@ -175,7 +175,7 @@ def mirrored_vectors(vectors: tf.Tensor, flip: tf.Tensor | None) -> tf.Tensor:
 
 
 def _part(values: tf.Tensor, window: tf.Tensor, area: tf.Tensor) -> tf.Tensor:
-    """What ``window`` shows of ``values`` [n, h, w, c], which show ``area``; costs nothing where both are the same."""
+    """What ``window`` shows of ``values`` [n, h, w, c], which show ``area``."""
     begin = tf.concat([[0], window[:2] - area[:2], [0]], 0)
     return tf.slice(values, begin, tf.concat([[-1], window[2:], [-1]], 0))
 
