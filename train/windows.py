@@ -33,16 +33,14 @@ def read_windows(places: tf.data.Dataset, columns: Sequence[Records], order: Ord
     """
     readers = [_reader(column) for column in columns]
 
-    def pick(place: Place, *held: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
+    def pick(place: Place, held: Held) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
         when = tf.stack([place["epoch"], place["place"]])
         return when, tuple(read(place, records) for read, records in zip(readers, held, strict=True))
 
     # the next window is read while this one is consumed, and none after that
     windows = _runs(places).flat_map(_loader(columns, order)).prefetch(1)
     held = windows.flat_map(_repeated)
-    return tf.data.Dataset.zip((places, held)).map(
-        lambda place, held: pick(place, *held), num_parallel_calls=tf.data.AUTOTUNE
-    )
+    return tf.data.Dataset.zip((places, held)).map(pick, num_parallel_calls=tf.data.AUTOTUNE)
 
 
 def _runs(places: tf.data.Dataset) -> tf.data.Dataset:
