@@ -12,6 +12,7 @@ from reelmill.datasets import keys, storage
 from reelmill.datasets.errors import UsageError
 from reelmill.datasets.example import Parsed
 from reelmill.datasets.manifest import FILE_NAME, Manifest
+from reelmill.train.asserted import asserted
 from reelmill.train.device import checked_device, on_device
 from reelmill.train.order import Order, Share, evaluated, last_part
 from reelmill.train.picture import NumCrops, Picture
@@ -270,9 +271,8 @@ class Loader:
         rows, columns = self.picture.window
         message = f"crop {rows}x{columns} is larger than the stored frames (height, width, clip):"
         fits = (height >= rows) & (width >= columns)
-        check = tf.raw_ops.Assert(condition=fits, data=[message, height, width, clip_id])
-        with tf.control_dependencies([check]):  # the decoder waits for the size, and so for the check
-            return tf.identity(height), width
+        # the decoder waits for the size, and so for the check
+        return asserted((height, width), fits, message, height, width, clip_id)
 
     def _random(self, when: tf.Tensor) -> tf.Tensor:
         """Four numbers in [0, 1), a function of seed, epoch and place in the epoch."""

@@ -18,6 +18,7 @@ from reelmill.datasets.errors import DatasetError, UsageError
 from reelmill.datasets.example import Parsed, parse
 from reelmill.datasets.manifest import Manifest
 from reelmill.datasets.tfrecord import read_record_at
+from reelmill.train.asserted import asserted
 from reelmill.train.service import FORGOTTEN
 
 Labels = Literal["single", "multi", "none"]
@@ -110,10 +111,7 @@ def read_rows(places: tf.data.Dataset, columns: Sequence[Records]) -> tf.data.Da
 def there(record: tf.Tensor, *, column: str) -> tf.Tensor:
     """A serialized record as it is; an error where there is none, because its shard was cut short."""
     message = f"corrupted shard: one of column {column!r} ends before a record that its index names"
-    # raw: tf.debugging.Assert would put a condition around it, which takes longer
-    check = tf.raw_ops.Assert(condition=tf.strings.length(record) > 0, data=[message])
-    with tf.control_dependencies([check]):
-        return tf.identity(record)
+    return asserted(record, tf.strings.length(record) > 0, message)
 
 
 def locate(dataset: str, column: str, *, split: str) -> Records:

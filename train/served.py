@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from reelmill.datasets.errors import UsageError
+from reelmill.train.asserted import asserted
 from reelmill.train.service import Address
 
 ANSWER_SECONDS = 15
@@ -61,9 +62,7 @@ def _part(
     def checked(expected: tf.Tensor, element: tuple[tf.Tensor, Any]) -> Any:
         number, batch = element
         message = f"a worker of the tf.data service {service.url} was started anew: start again at batch"
-        check = tf.debugging.Assert(number == expected, [message, expected * workers + worker])
-        with tf.control_dependencies([check]):
-            return tf.nest.map_structure(tf.identity, batch)
+        return asserted(batch, number == expected, message, expected * workers + worker)
 
     numbered = _distributed(build(mine).enumerate(), service)
     return numbered.enumerate().map(checked).prefetch(1)

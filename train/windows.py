@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from reelmill.train.asserted import asserted
 from reelmill.train.order import Order, shard_order
 from reelmill.train.records import Records
 
@@ -44,7 +45,7 @@ def read_windows(places: tf.data.Dataset, columns: Sequence[Records], order: Ord
 
 
 def _runs(places: tf.data.Dataset) -> tf.data.Dataset:
-    """The windows that places are of, one after the other."""
+    """The windows that places are of, one after the other; the places are made a second time for it."""
 
     def follow(run: Run, place: Place) -> tuple[Run, tuple[tf.Tensor, Run]]:
         window = tf.stack([place["epoch"], place["window"]])
@@ -68,12 +69,9 @@ def _reader(column: Records) -> Callable[[Place, tf.Tensor], tf.Tensor]:
     def read(place: Place, records: tf.Tensor) -> tf.Tensor:
         row = place["row"]
         record = tf.gather(records, place["slot"] * column.longest + tf.gather(inside, row))
-        check = tf.raw_ops.Assert(
-            condition=tf.strings.length(record) == tf.cast(tf.gather(size, row), tf.int32),
-            data=[f"corrupted shard: column {column.column!r} holds another record than its index names"],
-        )
-        with tf.control_dependencies([check]):
-            return tf.identity(record)
+        same = tf.strings.length(record) == tf.cast(tf.gather(size, row), tf.int32)
+        message = f"corrupted shard: column {column.column!r} holds another record than its index names"
+        return asserted(record, same, message)
 
     return read
 
