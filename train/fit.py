@@ -240,9 +240,8 @@ def _be_deterministic(*, alone: bool) -> None:
 
 def _pairs(loader: Loader) -> Any:
     options = tf.data.Options()
-    options.threading.private_threadpool_size = (
-        0  # as many as there are cores, whatever the model's operations have
-    )
+    # 0: as many as there are cores, whatever the model's operations have
+    options.threading.private_threadpool_size = 0
     pairs = loader.dataset().map(lambda batch: ({key: batch[key] for key in loader.keys}, batch["label"]))
     return pairs.with_options(options)
 

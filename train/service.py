@@ -180,19 +180,18 @@ def _await(
     dispatcher: Address, wait: float, *, worker: Address, stop: threading.Event, tell: Callable[[str], None]
 ) -> None:
     """Return when the dispatcher answers or ``stop`` is set. Raises UsageError after ``wait`` seconds."""
+    if dispatcher.answers():
+        return
+    if wait:
+        tell(f"no dispatcher answers at {dispatcher.url} yet: waiting {wait:g} s for it")
     until = time.monotonic() + wait
-    told = False
-    while not dispatcher.answers():
-        if time.monotonic() >= until:
-            raise UsageError(
-                f"no dispatcher answers at {dispatcher.url}: "
-                f"start it, with `reelmill serve dispatcher --port {dispatcher.port} --worker {worker}`"
-            )
-        if not told:
-            tell(f"no dispatcher answers at {dispatcher.url} yet: waiting {wait:g} s for it")
-            told = True
-        if stop.wait(AGAIN_SECONDS):
+    while time.monotonic() < until:
+        if stop.wait(AGAIN_SECONDS) or dispatcher.answers():
             return
+    raise UsageError(
+        f"no dispatcher answers at {dispatcher.url}: "
+        f"start it, with `reelmill serve dispatcher --port {dispatcher.port} --worker {worker}`"
+    )
 
 
 def _refused(error: RuntimeError, address: Address, dispatcher: Address) -> UsageError:

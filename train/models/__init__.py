@@ -100,6 +100,7 @@ def find(name: str) -> Builder:
             f"model {name!r}: valid are {', '.join(MODELS)}, module:callable of your own, or null"
         )
     place = MODELS.get(name, name)
+    builder: Builder | None
     module, builder = named.find(place, subject=f"model {name!r}")
     function = place.partition(":")[2]
     if builder is None or not callable(builder):
@@ -108,8 +109,7 @@ def find(name: str) -> Builder:
         inspect.signature(builder).bind_partial({}, 1, "softmax")
     except TypeError:
         raise UsageError(f"model {name!r}: {function} must take (inputs, classes, activation, ...)") from None
-    found: Builder = builder
-    return found
+    return builder
 
 
 def checked(builder: Builder, arguments: Mapping[str, Any]) -> dict[str, Any]:
