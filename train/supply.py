@@ -179,7 +179,7 @@ class Supply:
     def to_json(self) -> dict[str, Any]:
         """All figures, for a file."""
         return {
-            "clips_per_second": round(self.now.clips_per_second, 2),
+            "clips_per_second": round(self.now.clips_per_second, 1),
             "needed_clips_per_second": self.need and round(self.need.clips_per_second, 2),
             "cores": self.cores,
             "clips_per_second_by_cores": {str(n): round(rate, 2) for n, rate in self.per_core().items()},
@@ -188,7 +188,7 @@ class Supply:
             "ways": [
                 {
                     "name": way.name,
-                    "clips_per_second": round(way.clips_per_second, 2),
+                    "clips_per_second": round(way.clips_per_second, 1),
                     "busy_cores": round(way.busy_cores, 2),
                     "gain": round(self.gain(way), 4),
                     "compared_with": way.reference,
