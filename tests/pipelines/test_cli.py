@@ -201,7 +201,7 @@ def test_ctrl_c(tmp_path: Path, make_video: Callable[..., Path]) -> None:
     """In the middle of a build: status 130, one line, no worker left, nothing published; the next build goes on."""
     (tmp_path / "raw" / "a").mkdir(parents=True)
     for number in range(6):
-        make_video(tmp_path / "raw" / "a" / f"{number}.mp4", "testsrc2=s=640x360:r=25:d=8")
+        make_video(tmp_path / "raw" / "a" / f"{number}.mp4", "testsrc2=s=640x360:r=25:d=20")
     (tmp_path / "params.yaml").write_text("dataset: set\nscan: {raw: raw}\nframes: {shards: 6, workers: 1}\n")
     assert reelmill("scan", cwd=tmp_path).returncode == 0
     child = subprocess.Popen(
