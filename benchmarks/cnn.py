@@ -23,17 +23,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.frames import make_videos
-from reelmill.datasets import keys, storage
+from reelmill.datasets import storage
 from reelmill.datasets.column import Column
-from reelmill.datasets.example import parse
-from reelmill.datasets.tfrecord import read_records
-from reelmill.datasets.vectors import from_features
-from reelmill.features.cnn import load_network
-from reelmill.features.columns.cnn import CnnOptions, CnnRecipe
-from reelmill.features.columns.frames import FramesOptions, FramesRecipe
-from reelmill.pipelines.column import BuildResult, build_column
-from reelmill.pipelines.runner import available_cores
-from reelmill.pipelines.scan import ScanSection, scan
+from reelmill.datasets.records import keys
+from reelmill.datasets.records.feature_arrays import from_features
+from reelmill.datasets.records.sequence_example import parse
+from reelmill.datasets.records.tfrecord import read_records
+from reelmill.features.cnn.network import load_network
+from reelmill.features.cnn.recipe import CnnOptions, CnnRecipe
+from reelmill.features.frames.recipe import FramesOptions, FramesRecipe
+from reelmill.pipelines.build.builder import BuildResult, build_column
+from reelmill.pipelines.execution.runner import available_cores
+from reelmill.pipelines.scan.scanner import ScanSection, scan
 
 Pictures = NDArray[np.uint8]
 

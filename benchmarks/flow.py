@@ -31,20 +31,22 @@ from typing import Any
 import cv2
 import numpy as np
 
-from reelmill.datasets import keys, storage
+from reelmill.datasets import storage
 from reelmill.datasets.column import Column
-from reelmill.datasets.example import Parsed, parse, serialize
 from reelmill.datasets.manifest import Clip
-from reelmill.datasets.tfrecord import read_records
-from reelmill.features.column import Request
-from reelmill.features.columns.flow import FlowOptions, FlowRecipe
-from reelmill.features.ffmpeg import Limits, binary
-from reelmill.features.flow import Grey, Method, encode_flow, forward_flow, reproducible, settings_of
-from reelmill.features.frames import FrameOptions, decode_frames
-from reelmill.features.probe import probe
-from reelmill.pipelines.column import BuildResult, build_column
-from reelmill.pipelines.runner import available_cores
-from reelmill.train.synthetic import Recording, wandering_clip, write_dataset
+from reelmill.datasets.records import keys
+from reelmill.datasets.records.sequence_example import Parsed, parse, serialize
+from reelmill.datasets.records.tfrecord import read_records
+from reelmill.datasets.synthetic import Recording, wandering_clip, write_dataset
+from reelmill.features.flow.encoding import encode_flow
+from reelmill.features.flow.estimators import Grey, Method, forward_flow, reproducible, settings_of
+from reelmill.features.flow.recipe import FlowOptions, FlowRecipe
+from reelmill.features.frames.decode import FrameOptions, decode_frames
+from reelmill.features.recipe import Request
+from reelmill.features.video.ffmpeg import Limits, binary
+from reelmill.features.video.probe import probe
+from reelmill.pipelines.build.builder import BuildResult, build_column
+from reelmill.pipelines.execution.runner import available_cores
 
 HEIGHT, WIDTH = 256, 340
 

@@ -20,13 +20,13 @@ import psutil
 
 from reelmill.datasets import storage
 from reelmill.datasets.manifest import FILE_NAME, Clip, Manifest
-from reelmill.features.columns.frames import FramesOptions, FramesRecipe
-from reelmill.features.ffmpeg import binary
-from reelmill.features.frames import frames_command
-from reelmill.features.geometry import stored_size
-from reelmill.pipelines.column import BuildResult, build_column
-from reelmill.pipelines.runner import available_cores
-from reelmill.pipelines.scan import ScanSection, scan
+from reelmill.features.frames.decode import frames_command
+from reelmill.features.frames.recipe import FramesOptions, FramesRecipe
+from reelmill.features.video.ffmpeg import binary
+from reelmill.features.video.geometry import stored_size
+from reelmill.pipelines.build.builder import BuildResult, build_column
+from reelmill.pipelines.execution.runner import available_cores
+from reelmill.pipelines.scan.scanner import ScanSection, scan
 
 COLUMN = FramesOptions(short_side=256)
 OPTIONS = COLUMN.stored()
@@ -88,7 +88,7 @@ class WorkerWatch(threading.Thread):
         while not self.stop.wait(0.1):
             for child in psutil.Process().children(recursive=True):
                 try:
-                    if "reelmill.pipelines.worker" not in child.cmdline():
+                    if "reelmill.pipelines.execution.worker" not in child.cmdline():
                         continue
                     self.peak_bytes = max(self.peak_bytes, child.memory_info().rss)
                     self.tensorflow = self.tensorflow or any(

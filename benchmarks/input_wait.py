@@ -6,7 +6,8 @@ share batches of 16 clips of 16 frames of 224x224. In every turn
     capacity    is what one pipeline of the loader delivers flat out, to nobody who computes,
     wait        the share of each step that is waiting for input while a step sleeps for batch / (0.8 * capacity)
                 seconds, as a GPU leaves the host's cores alone, after a warm-up,
-    direct      the same where the batch is not taken ahead (train/ahead.py) but asked for when the step has ended,
+    direct      the same where the batch is not taken ahead (train/loading/prefetch.py) but asked for when the step
+                has ended,
     handing     the direct wait where all batches are in memory: what handing them over takes by itself.
 
 Before anything is timed, what the replicas get is compared with the batches of the plain loader; where they
@@ -28,8 +29,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from reelmill.train.quiet import quiet_import
-from reelmill.train.synthetic import Recording, wandering_clip, write_dataset
+from reelmill.datasets.synthetic import Recording, wandering_clip, write_dataset
+from reelmill.train.quiet_import import quiet_import
 
 BAR = 0.01
 CLIPS, FRAMES, HEIGHT, WIDTH = 64, 100, 256, 342
@@ -86,7 +87,7 @@ def capacity(batches: Iterable[Any]) -> float:
 
 def share_waited(batches: Iterable[Any], step: float, seconds: float) -> float:
     """Share that is waiting of steps of ``step`` seconds, for ``seconds``."""
-    from reelmill.train.meter import Meter, metered
+    from reelmill.train.fitting.input_wait import Meter, metered
 
     meter = Meter(warm_up=WARM_UP)
     for _ in metered(batches, meter):
@@ -103,7 +104,7 @@ def measure(dataset: str, replicas: int, turns: int, load: float) -> list[Turn]:
         import tensorflow as tf
 
         import reelmill
-        from reelmill.train.ahead import ahead
+        from reelmill.train.loading.prefetch import ahead
 
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)

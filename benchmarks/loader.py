@@ -35,9 +35,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from reelmill.datasets.vectors import Vectors
-from reelmill.train.quiet import quiet_import
-from reelmill.train.synthetic import (
+from reelmill.datasets.records.feature_arrays import Vectors
+from reelmill.datasets.synthetic import (
     FRAME_US,
     Recording,
     features_payload,
@@ -46,6 +45,7 @@ from reelmill.train.synthetic import (
     write_column,
     write_dataset,
 )
+from reelmill.train.quiet_import import quiet_import
 
 with quiet_import():
     import tensorflow as tf

@@ -21,10 +21,10 @@ import cv2
 import numpy as np
 
 from reelmill.datasets.manifest import Clip
-from reelmill.features.columns.motion import MotionReader
-from reelmill.features.ffmpeg import Limits, binary
-from reelmill.features.probe import probe
-from reelmill.train.synthetic import texture
+from reelmill.datasets.synthetic import texture
+from reelmill.features.motion.recipe import MotionReader
+from reelmill.features.video.ffmpeg import Limits, binary
+from reelmill.features.video.probe import probe
 
 WIDTH, HEIGHT, FRAMES = 340, 256, 250
 VELOCITY = (2, -1)

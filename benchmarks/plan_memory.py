@@ -18,7 +18,6 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from reelmill.datasets.example import serialize
 from reelmill.datasets.manifest import (
     FILE_NAME,
     HASH_SPACE,
@@ -28,8 +27,9 @@ from reelmill.datasets.manifest import (
     to_table,
     write_tables,
 )
-from reelmill.features.column import ClipMaker, ColumnOptions, Payload, Recipe, Request
-from reelmill.pipelines.column import build_column
+from reelmill.datasets.records.sequence_example import serialize
+from reelmill.features.recipe import ClipMaker, ColumnOptions, Payload, Recipe, Request
+from reelmill.pipelines.build.builder import build_column
 
 BUCKETS = 64
 

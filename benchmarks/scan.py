@@ -15,8 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from reelmill.features.ffmpeg import binary
-from reelmill.pipelines.scan import ScanSection, scan
+from reelmill.features.video.ffmpeg import binary
+from reelmill.pipelines.scan.scanner import ScanSection, scan
 
 CLASSES = 100
 

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import psutil
 
-from reelmill.train.quiet import quiet_import
-from reelmill.train.service import Address, serve_dispatcher, serve_worker
-from reelmill.train.synthetic import Recording, wandering_clip, write_dataset
+from reelmill.datasets.synthetic import Recording, wandering_clip, write_dataset
+from reelmill.train.loading.service_server import Address, serve_dispatcher, serve_worker
+from reelmill.train.quiet_import import quiet_import
 
 with quiet_import():
     import tensorflow as tf

@@ -12,12 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from google.protobuf.message import DecodeError
 
-from reelmill.datasets import keys, storage
+from reelmill.datasets import storage
 from reelmill.datasets.column import DESCRIPTION, INDEX, LEDGER, REASONS, Column, Shard, column_names
 from reelmill.datasets.errors import CorruptRecordError, DatasetError
-from reelmill.datasets.example import parse
 from reelmill.datasets.manifest import FILE_NAME, Clip, Manifest, clip_hash
-from reelmill.datasets.tfrecord import FRAMING_BYTES, read_record_at
+from reelmill.datasets.records import keys
+from reelmill.datasets.records.sequence_example import parse
+from reelmill.datasets.records.tfrecord import FRAMING_BYTES, read_record_at
 
 
 @dataclass(slots=True)

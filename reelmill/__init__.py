@@ -8,7 +8,7 @@ __all__ = ["__version__", "load"]
 
 
 def load(dataset: str, **options: Any) -> Any:
-    """Read a dataset as batches; see :func:`reelmill.train.loader.load` for every option.
+    """Read a dataset as batches; see :func:`reelmill.train.loading.loader.load` for every option.
 
     Args:
         dataset: path or URL of a dataset that ``reelmill frames`` built.
@@ -17,6 +17,6 @@ def load(dataset: str, **options: Any) -> Any:
     Returns:
         A ``tf.data.Dataset`` of dictionaries of batched tensors.
     """
-    from reelmill.train.loader import load as load_dataset
+    from reelmill.train.loading.loader import load as load_dataset
 
     return load_dataset(dataset, **options)

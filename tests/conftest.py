@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from reelmill.datasets.manifest import Clip
-from reelmill.features.probe import probe
+from reelmill.features.video.probe import probe
 
 Pictures = NDArray[np.uint8]
 

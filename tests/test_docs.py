@@ -15,10 +15,10 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from reelmill.datasets import column, keys, manifest
-from reelmill.features.frames import quantiser
+from reelmill.datasets import column, manifest, synthetic
+from reelmill.datasets.records import keys
+from reelmill.features.frames.decode import quantiser
 from reelmill.pipelines.cli import COMMANDS, LazyGroup, root
-from reelmill.train import synthetic
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted(
@@ -196,9 +196,9 @@ def test_record_keys() -> None:
 def test_record_keys_are_where_the_tables_say() -> None:
     opened = column.Column("data/demo", "frames")
     row = opened.index().to_pylist()[0]
-    from reelmill.datasets.example import parse
+    from reelmill.datasets.records.sequence_example import parse
+    from reelmill.datasets.records.tfrecord import read_record_at
     from reelmill.datasets.storage import open_read
-    from reelmill.datasets.tfrecord import read_record_at
 
     shard = column.Shard(row["split"], row["shard"], opened.description.shards[row["split"]])
     with open_read(opened.shard_path(shard)) as file:

@@ -1,42 +1,45 @@
-"""The rule of ARCHITECTURE.md about what may import what, and what workers must not import."""
+"""Import rules of ARCHITECTURE.md: which way imports point, and what workers must not import."""
 
 import ast
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("datasets", "features", "pipelines", "train")
 ALLOWED = {
     "datasets": {"datasets"},
     "features": {"features", "datasets"},
     "pipelines": {"pipelines", "features", "datasets"},
     "train": {"train", "datasets"},
 }
-FOR_FEATURES = {"manifest", "keys", "storage", "example", "vectors", "errors"}
-"""Modules of datasets that features may use: the record types, the door to files, and the errors."""
-HEAVY = {"tensorflow", "keras", "tensorflow_datasets", "sklearn", "matplotlib"}
-LIGHT = ("options", "service")
-"""Modules of train that a command may import at its top."""
-MODULES = sorted(
-    path.relative_to(ROOT)
-    for folder in FOLDERS
-    for path in (ROOT / folder).rglob("*.py")
+RECORD_TYPES = {"manifest", "storage", "records", "errors"}
+"""Modules of datasets that features may import."""
+LIGHT = {
+    *("reelmill.train.options", "reelmill.train.keras_setup", "reelmill.train.quiet_import"),
+    *("reelmill.train.loading.service_server", "reelmill.train.benchmark.report"),
+}
+"""Modules of train that pipelines may import: they do not import TensorFlow."""
+TRAINING_LIBRARIES = {"tensorflow", "keras", "tensorflow_datasets", "sklearn", "matplotlib"}
+RUNS_NETWORKS = "reelmill.features.cnn.network"
+"""The one module outside of train that imports Keras: when it is called, in workers of the features stage."""
+
+FILES = {
+    ".".join(["reelmill", *path.relative_to(ROOT).with_suffix("").parts]).removesuffix(".__init__"): path
+    for folder in ALLOWED
+    for path in sorted((ROOT / folder).rglob("*.py"))
     if "templates" not in path.parts
-)
+}
+"""Every module of the package, by name."""
 
 
-def name_of(path: Path) -> str:
-    return ".".join(["reelmill", *path.with_suffix("").parts]).removesuffix(".__init__")
-
-
-def imports(path: Path) -> Iterator[tuple[str, bool]]:
-    """Every module that a file imports, and whether it does so inside a function."""
-    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+def imported_names(module: str) -> Iterator[tuple[str, bool]]:
+    """Everything that a module imports, and whether it does so inside a function."""
+    tree = ast.parse(FILES[module].read_text(encoding="utf-8"))
     inside = {
         id(node)
         for function in ast.walk(tree)
@@ -47,78 +50,110 @@ def imports(path: Path) -> Iterator[tuple[str, bool]]:
         if isinstance(node, ast.Import):
             yield from ((alias.name, id(node) in inside) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} imports relatively: write the whole name"
-            assert node.module is not None
-            for alias in node.names:
-                yield f"{node.module}.{alias.name}", id(node) in inside
+            assert node.level == 0, f"{module} imports relatively: write the whole name"
+            yield from ((f"{node.module}.{alias.name}", id(node) in inside) for alias in node.names)
 
 
-def test_there_is_something_to_check() -> None:
-    assert len(MODULES) > 40
-    assert {path.parts[0] for path in MODULES} == set(FOLDERS)
+IMPORTS = [(module, name, inside) for module in FILES for name, inside in imported_names(module)]
+"""Every import of the package: the module, the imported name, and whether it happens inside a function."""
 
 
-@pytest.mark.parametrize("path", MODULES, ids=str)
-def test_imports_point_one_way(path: Path) -> None:
-    folder = path.parts[0]
-    for name, inside in imports(path):
-        parts = name.split(".")
-        assert parts[0] not in FOLDERS, f"{path} imports {name}: write reelmill.{name}"
-        if parts[0] != "reelmill" or len(parts) < 2:
-            continue
-        if parts[1] in ALLOWED[folder]:
-            if folder == "features" and parts[1] == "datasets":
-                assert parts[2] in FOR_FEATURES, f"{path} imports {name}: features know record types only"
-            continue
-        command = path.parts[:2] == ("pipelines", "commands") and parts[1] == "train"
-        assert command, f"{path} imports {name}, which points the wrong way"
-        assert inside or parts[2] in LIGHT, f"{path} imports {name} at its top: that takes seconds"
+def own_module(name: str) -> str | None:
+    """The module of this package that an imported name is, or is defined in."""
+    return next((n for n in (name, name.rpartition(".")[0]) if n in FILES), None)
 
 
-@pytest.mark.parametrize("name", LIGHT)
-def test_what_commands_import_at_their_top_is_light(name: str) -> None:
-    top = {found.split(".")[0] for found, inside in imports(Path("train") / f"{name}.py") if not inside}
-    assert not top & HEAVY
+def is_allowed(module: str, name: str, *, inside: bool) -> bool:
+    folder, parts = module.split(".")[1], name.split(".")
+    if parts[0] in ALLOWED:
+        return False  # written without "reelmill.": another package of that name would be found
+    if parts[0] != "reelmill" or len(parts) == 1:
+        return True
+    if folder == "features" and parts[1] == "datasets":
+        return parts[2] in RECORD_TYPES
+    if parts[1] in ALLOWED[folder]:
+        return True
+    starts_training = module.startswith("reelmill.pipelines.commands.") and inside
+    return folder == "pipelines" and parts[1] == "train" and (starts_training or own_module(name) in LIGHT)
 
 
-RUNS_MODELS = Path("features/cnn.py")
-"""The one file outside of train/ that may import Keras: when it is called, in workers of the features stage."""
+def test_imports_point_one_way() -> None:
+    assert len(FILES) > 80
+    assert not [f"{m} imports {n}" for m, n, inside in IMPORTS if not is_allowed(m, n, inside=inside)]
 
 
-@pytest.mark.parametrize("path", [p for p in MODULES if p.parts[0] != "train" and p != RUNS_MODELS], ids=str)
-def test_no_training_library_outside_train(path: Path) -> None:
-    assert not {name.split(".")[0] for name, _ in imports(path)} & HEAVY
+def test_no_circles_between_modules() -> None:
+    graph: dict[str, set[str]] = {module: set() for module in FILES}
+    for module, name, _ in IMPORTS:
+        target = own_module(name)
+        if target is not None and target != module:
+            graph[module].add(target)
+    assert find_circle(graph) == []
 
 
-@pytest.mark.parametrize("path", [p for p in MODULES if p.parts[0] == "features"], ids=str)
-def test_features_know_neither_beam_nor_dvc(path: Path) -> None:
-    assert not {name.split(".")[0] for name, _ in imports(path)} & {"apache_beam", "dvc", "click"}
+def test_no_circles_between_folders() -> None:
+    """Folders that do not hold one another import from each other in one direction."""
+    graph: dict[str, set[str]] = {}
+    for module, name, _ in IMPORTS:
+        target = own_module(name)
+        if target is not None:
+            source, imported = (FILES[m].parent.relative_to(ROOT).as_posix() for m in (module, target))
+            if not (source.startswith(imported) or imported.startswith(source)):
+                graph.setdefault(source, set()).add(imported)
+    assert find_circle(graph) == []
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
+def find_circle(graph: dict[str, set[str]]) -> list[str]:
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_training_libraries_stay_in_train() -> None:
+    elsewhere = [
+        f"{module} imports {name}"
+        for module, name, _ in IMPORTS
+        if name.split(".")[0] in TRAINING_LIBRARIES
+        and not module.startswith("reelmill.train.")
+        and module != RUNS_NETWORKS
+    ]
+    assert not elsewhere
+
+
+def test_features_import_neither_beam_nor_dvc() -> None:
+    forbidden = {"apache_beam", "dvc", "click"}
+    assert not [
+        f"{module} imports {name}"
+        for module, name, _ in IMPORTS
+        if module.startswith("reelmill.features.") and name.split(".")[0] in forbidden
+    ]
+
+
+@pytest.mark.parametrize("folder", ALLOWED)
 def test_the_layout(folder: str) -> None:
     link = ROOT / "reelmill" / folder
     assert link.is_symlink()
     assert os.readlink(link) == f"../{folder}"
     assert not (ROOT / folder).is_symlink()
-    assert not (ROOT / folder / "__init__.py").exists(), "it would shadow packages of that name at the top"
-    for below in {path.parent for path in (ROOT / folder).glob("*/**/*.py") if "templates" not in path.parts}:
-        assert (below / "__init__.py").exists(), below
+    assert not (ROOT / folder / "__init__.py").exists(), "it would shadow packages of that name"
+    packages = {path.parent for path in FILES.values()} - {ROOT / name for name in ALLOWED}
+    assert not [package for package in packages if not (package / "__init__.py").exists()]
 
 
 def test_the_package_holds_nothing_else() -> None:
-    found = {path.name for path in (ROOT / "reelmill").iterdir()} - {"__pycache__"}
-    assert found == {"__init__.py", "py.typed", *FOLDERS}
+    content = {path.name for path in (ROOT / "reelmill").iterdir()} - {"__pycache__"}
+    assert content == {"__init__.py", "py.typed", *ALLOWED}
 
 
 def test_workers_do_not_import_tensorflow() -> None:
-    """It costs seconds and half a gigabyte in each: all modules but those of train, and what they import."""
-    names = [name_of(p) for p in MODULES if p.parts[0] != "train"]
-    names = [n for n in names if not n.endswith((".__main__", ".commands.train", ".commands.evaluate"))]
+    """It costs seconds and half a gigabyte in each: every module outside of train, and what commands import."""
+    modules = [m for m in FILES if not m.startswith("reelmill.train.") and not m.endswith("__main__")]
     code = (
         "import importlib, sys\n"
-        f"for name in {names!r}: importlib.import_module(name)\n"
-        f"print(sorted({HEAVY!r} & {{name.split('.')[0] for name in sys.modules}}))"
+        f"for name in {[*modules, *sorted(LIGHT)]!r}: importlib.import_module(name)\n"
+        f"print(sorted({TRAINING_LIBRARIES!r} & {{name.split('.')[0] for name in sys.modules}}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from reelmill.datasets import storage
-from reelmill.datasets.collections.protocol import SPLIT, Entry, safe_name
+from reelmill.datasets.collections.base import SPLIT, Entry, safe_name
 from reelmill.datasets.collections.splits import check_fractions, hash_split
 from reelmill.datasets.errors import UsageError
 

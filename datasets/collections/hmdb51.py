@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from reelmill.datasets import storage
-from reelmill.datasets.collections.lists import read_lines
-from reelmill.datasets.collections.protocol import Entry
+from reelmill.datasets.collections.base import Entry
+from reelmill.datasets.collections.text_files import read_lines
 from reelmill.datasets.errors import UsageError
 
 _LISTS = "testTrainMulti_7030_splits"

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from reelmill.datasets import named, storage
-from reelmill.datasets.collections.protocol import Collection
+from reelmill.datasets import plugins, storage
+from reelmill.datasets.collections.base import Collection
 from reelmill.datasets.errors import ReelmillError, UsageError
 
 BUILT_IN = {
@@ -37,7 +37,7 @@ def open_collection(name: str, root: str, options: Mapping[str, Any] | None = No
     for key, value in (options or {}).items():
         if key in known:
             subject = f"collection {name!r}, option {key!r}"
-            values[key] = named.checked(value, known[key].annotation, subject=subject)
+            values[key] = plugins.checked(value, known[key].annotation, subject=subject)
         elif takes_any:
             values[key] = value
         else:
@@ -65,7 +65,7 @@ def _load(name: str) -> Any:
             f"unknown collection {name!r}{_instead(name, BUILT_IN)}, or package.module:Class for one of your own"
         )
     place = BUILT_IN.get(name, name)
-    module, adapter = named.find(place, subject=f"collection {name!r}")
+    module, adapter = plugins.find(place, subject=f"collection {name!r}")
     if not inspect.isclass(adapter):
         class_name = place.partition(":")[2]
         classes = [key for key, value in vars(module).items() if inspect.isclass(value)]

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from reelmill.datasets import storage
-from reelmill.datasets.collections.lists import read_labels
-from reelmill.datasets.collections.protocol import LARGEST_US, SPLIT, Entry, safe_name
-from reelmill.datasets.collections.rows import Row, read_rows
+from reelmill.datasets.collections.base import LARGEST_US, SPLIT, Entry, safe_name
 from reelmill.datasets.collections.splits import check_fractions, hash_split
+from reelmill.datasets.collections.tabular_files import Row, read_rows
+from reelmill.datasets.collections.text_files import read_labels
 from reelmill.datasets.errors import DatasetError, UsageError
 from reelmill.datasets.manifest import clip_hash
 

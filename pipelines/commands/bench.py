@@ -14,8 +14,8 @@ from reelmill.datasets import storage
 from reelmill.datasets.errors import UsageError
 from reelmill.datasets.manifest import FILE_NAME, Manifest
 from reelmill.pipelines.commands.common import dataset_option, params_option, say
-from reelmill.pipelines.commands.train import TrainSection, chosen_run, run_options
 from reelmill.pipelines.params import dataset_path, given_options, parameter_options, read_params
+from reelmill.pipelines.project.runs import TrainSection, chosen_run, run_options
 
 LOADING = (
     *("columns", "split", "batch_size", "clip_frames", "stride", "crop", "flip", "shuffle_shards"),
@@ -81,16 +81,16 @@ def loader(
     Manifest(storage.join(path, FILE_NAME)).close()  # a wrong path shows before TensorFlow takes its seconds
     need = _need(options, step_ms)
 
-    from reelmill.train.quiet import quiet_import
-    from reelmill.train.supply import Supply
+    from reelmill.train.benchmark.report import Supply
+    from reelmill.train.quiet_import import quiet_import
 
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # loading needs no GPU, and would take its memory
     with quiet_import():
-        from reelmill.train import throughput
+        from reelmill.train.benchmark import measure
 
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(prefix="reelmill-") as folder:
-        ways = throughput.ways(path, options, folder)
+        ways = measure.ways(path, options, folder)
         interrupted = _measure(ways, seconds / TURNS)
     if not ways[0].rates:
         say("interrupted before anything was measured")
@@ -110,7 +110,7 @@ def loader(
 
 
 def _need(options: TrainSection, step_ms: float | None) -> Any:
-    from reelmill.train.supply import Need
+    from reelmill.train.benchmark.report import Need
 
     replicas = options.replicas or 1
     if options.batch_size % replicas:

@@ -7,9 +7,15 @@ import click
 from pydantic import BaseModel
 
 from reelmill.datasets.errors import UsageError
-from reelmill.features.column import ColumnOptions
-from reelmill.pipelines.column import BuildResult, build_column
-from reelmill.pipelines.columns import COLUMNS, FEATURES, column_recipe, entries_of, recipe_class
+from reelmill.features.recipe import ColumnOptions
+from reelmill.pipelines.build.builder import BuildResult, build_column
+from reelmill.pipelines.build.recipe_registry import (
+    COLUMNS,
+    FEATURES,
+    column_recipe,
+    entries_of,
+    recipe_class,
+)
 from reelmill.pipelines.commands.common import (
     beam_arguments,
     dataset_option,
@@ -20,7 +26,7 @@ from reelmill.pipelines.commands.common import (
 )
 from reelmill.pipelines.metrics import write_metrics
 from reelmill.pipelines.params import dataset_path, given_options, parameter_options, read_params, section
-from reelmill.pipelines.scan import ScanSection
+from reelmill.pipelines.scan.scanner import ScanSection
 
 
 def column_command(name: str, help_text: str) -> click.Command:

@@ -11,6 +11,6 @@ def command(folder: str | None) -> None:
     Makes videos, a few of them broken, and runs `dvc repro` over them: scan, frames, train, evaluate. DIR is
     the current folder if that is the demo's project, else reelmill-demo. Run it again and it continues.
     """
-    from reelmill.pipelines.demo.run import run_demo
+    from reelmill.pipelines.demo.main_job import run_demo
 
     run_demo(folder)

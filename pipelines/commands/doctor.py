@@ -9,9 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 import click
 
 from reelmill.datasets.errors import BuildError
-from reelmill.features.ffmpeg import binary, versions
+from reelmill.features.video.ffmpeg import binary, versions
 from reelmill.pipelines.commands.common import say
-from reelmill.pipelines.runner import available_cores
+from reelmill.pipelines.execution.runner import available_cores
 
 PACKAGES = (
     "reelmill",

@@ -1,7 +1,5 @@
 """``reelmill evaluate``."""
 
-import os
-from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -10,24 +8,18 @@ from reelmill.datasets import storage
 from reelmill.datasets.errors import UsageError
 from reelmill.datasets.manifest import FILE_NAME, Manifest
 from reelmill.pipelines.commands.common import dataset_option, params_option, say
-from reelmill.pipelines.commands.train import chosen_run, runs_of
 from reelmill.pipelines.params import (
-    Section,
     dataset_path,
     given_options,
     parameter_options,
     read_params,
     section,
 )
-from reelmill.pipelines.results import Result, markdown, read_result
-from reelmill.train.options import EvaluateOptions
+from reelmill.pipelines.project.results import markdown, results_of
+from reelmill.pipelines.project.runs import EvaluateSection, chosen_run
 
 SHOWN_CLASSES = 5
 """The worst ones, which the command prints."""
-
-
-class EvaluateSection(Section, EvaluateOptions):
-    """Section ``evaluate`` of params.yaml."""
 
 
 @click.command("evaluate")
@@ -64,10 +56,10 @@ def command(
     path = dataset_path(content, dataset)
     Manifest(storage.join(path, FILE_NAME)).close()  # a wrong path shows before TensorFlow takes its seconds
 
-    from reelmill.train.quiet import quiet_import
+    from reelmill.train.quiet_import import quiet_import
 
     with quiet_import():
-        from reelmill.train.evaluate import evaluate
+        from reelmill.train.evaluation.evaluate import evaluate
 
     metrics = evaluate(path, options, run=run).metrics()
     multi = "map" in metrics
@@ -80,28 +72,3 @@ def command(
         say(f"  {value:.3f}  {name} ({metrics['class_clips'][name]} clips)")
     say(f"metrics in {options.metrics_file(run)}, predictions in {options.predictions_file(run)}")
     say("next: dvc plots show")
-
-
-def results_of(
-    params: Mapping[str, Any], *, root: str = "", overrides: Mapping[str, Any] | None = None
-) -> list[Result]:
-    """What every run of a project reached, in the order of params.yaml.
-
-    Args:
-        params: content of params.yaml.
-        root: the project's folder; empty: this one.
-        overrides: values that go before those of the section ``evaluate``.
-
-    Raises:
-        UsageError: a run was not trained or not measured yet.
-        DatasetError: a file is not what it should be.
-    """
-    options = section(params, EvaluateSection, name="evaluate", overrides=overrides or {})
-    return [
-        read_result(
-            run,
-            metrics=os.path.join(root, options.metrics_file(run)),
-            model=os.path.join(root, options.model_folder(run)),
-        )
-        for run in runs_of(params)
-    ]

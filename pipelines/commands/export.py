@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from reelmill.pipelines.commands.common import say
-from reelmill.pipelines.export import QUANTISERS, YouTube8MOptions, export_youtube8m
+from reelmill.pipelines.exports.youtube8m_files import QUANTISERS, YouTube8MOptions, export_youtube8m
 
 
 @click.command("export")

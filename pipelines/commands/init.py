@@ -60,9 +60,9 @@ def command(
     It holds params.yaml with every parameter, dvc.yaml with the stages, .gitignore and a README. Nothing that is
     there already is overwritten.
     """
-    from reelmill.datasets.collections.protocol import safe_name
+    from reelmill.datasets.collections.base import safe_name
     from reelmill.datasets.collections.registry import BUILT_IN, open_collection
-    from reelmill.pipelines.project import Project, create, path_in_project
+    from reelmill.pipelines.project.scaffold import Project, create, path_in_project
 
     options = dict(_key_and_value(text) for text in given)
     settings: dict[str, dict[str, Any]] = {}

@@ -10,12 +10,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from reelmill.datasets import keys, storage
+from reelmill.datasets import storage
 from reelmill.datasets.column import Column, column_names
 from reelmill.datasets.errors import UsageError
-from reelmill.datasets.example import parse
 from reelmill.datasets.manifest import FILE_NAME, Clip, Manifest, clip_hash
-from reelmill.datasets.tfrecord import read_record_at
+from reelmill.datasets.records import keys
+from reelmill.datasets.records.sequence_example import parse
+from reelmill.datasets.records.tfrecord import read_record_at
 from reelmill.pipelines.commands.common import say
 
 SHOWN_CLASSES = 60

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from reelmill.pipelines.commands.common import dataset_option, metrics_option, params_option, say
+from reelmill.pipelines.exports.pooled_table import PoolSection, pool_dataset
 from reelmill.pipelines.metrics import write_metrics
 from reelmill.pipelines.params import (
     dataset_path,
@@ -20,7 +21,6 @@ from reelmill.pipelines.params import (
     read_params,
     section,
 )
-from reelmill.pipelines.pool import PoolSection, pool_dataset
 
 
 @click.command("pool")

@@ -14,7 +14,7 @@ from reelmill.pipelines.commands.common import (
 )
 from reelmill.pipelines.metrics import write_metrics
 from reelmill.pipelines.params import dataset_path, given_options, parameter_options, read_params, section
-from reelmill.pipelines.scan import ScanSection, scan
+from reelmill.pipelines.scan.scanner import ScanSection, scan
 
 
 @click.command("scan")

@@ -6,7 +6,7 @@ import threading
 import click
 
 from reelmill.pipelines.commands.common import say
-from reelmill.train.service import Address, own_host, serve_dispatcher, serve_worker
+from reelmill.train.loading.service_server import Address, own_host, serve_dispatcher, serve_worker
 
 PORT = click.IntRange(1, 65535)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from reelmill.datasets.errors import BuildError
-from reelmill.features.ffmpeg import binary, input_url
+from reelmill.features.video.ffmpeg import binary, input_url
 from reelmill.pipelines.demo.pictures import HEIGHT, WIDTH
 
 FPS = 25

@@ -13,9 +13,8 @@ from rich.table import Table
 from reelmill.datasets import storage
 from reelmill.datasets.column import Column, column_names
 from reelmill.datasets.errors import DatasetError
-from reelmill.pipelines.commands.evaluate import results_of
 from reelmill.pipelines.params import read_params
-from reelmill.pipelines.results import Result
+from reelmill.pipelines.project.results import Result, results_of
 
 GROUPS = ("appearance_", "motion_")
 """What the names of the demo's classes begin with."""

@@ -13,10 +13,10 @@ from apache_beam.io.filesystem import BeamIOError, FileMetadata, FileSystem
 from reelmill.datasets import storage
 from reelmill.datasets.column import Column
 from reelmill.datasets.manifest import Clip, ManifestInfo, to_table, write_tables
-from reelmill.datasets.tfrecord import read_records
+from reelmill.datasets.records.tfrecord import read_records
 from reelmill.datasets.verify import verify_dataset
-from reelmill.features.columns.frames import FramesOptions, FramesRecipe
-from reelmill.pipelines.column import build_column
+from reelmill.features.frames.recipe import FramesOptions, FramesRecipe
+from reelmill.pipelines.build.builder import build_column
 
 NAMES = ["plain.txt", "a[1].txt", "a*.txt", "a?.txt", "[!x] {y} #&%20.txt", "-dash", "späße ♪", "back\\slash"]
 """Some of these mean something in a pattern, where they match others of these or of DECOYS."""

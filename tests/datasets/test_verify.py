@@ -15,10 +15,10 @@ import pytest
 from reelmill.datasets.column import Column, column_names
 from reelmill.datasets.errors import DatasetError
 from reelmill.datasets.manifest import Clip, Manifest, ManifestInfo, to_table, write_tables
-from reelmill.datasets.tfrecord import read_records, write_record
+from reelmill.datasets.records.tfrecord import read_records, write_record
 from reelmill.datasets.verify import verify_dataset
-from reelmill.features.columns.frames import FramesOptions, FramesRecipe
-from reelmill.pipelines.column import build_column
+from reelmill.features.frames.recipe import FramesOptions, FramesRecipe
+from reelmill.pipelines.build.builder import build_column
 
 INFO = ManifestInfo("set", ["red", "blue"])
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from reelmill.datasets.manifest import Clip
-from reelmill.features.ffmpeg import Limits
-from reelmill.features.frames import FrameOptions, FrameSequence, decode_frames
+from reelmill.features.frames.decode import FrameOptions, FrameSequence, decode_frames
+from reelmill.features.video.ffmpeg import Limits
 
 
 @pytest.fixture(scope="session")

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from reelmill.datasets.column import REASONS
 from reelmill.datasets.manifest import Clip
-from reelmill.features.column import ClipError
-from reelmill.features.ffmpeg import Limits
-from reelmill.features.frames import FrameOptions, FrameSequence, decode_frames
-from reelmill.features.probe import probe
+from reelmill.features.frames.decode import FrameOptions, FrameSequence, decode_frames
+from reelmill.features.recipe import ClipError
+from reelmill.features.video.ffmpeg import Limits
+from reelmill.features.video.probe import probe
 
 Plane = NDArray[Any]
 

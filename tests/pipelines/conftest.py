@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reelmill.features.column import Recipe
-from reelmill.features.columns.frames import FramesOptions, FramesRecipe
-from reelmill.pipelines.column import BuildResult, build_column
-from reelmill.pipelines.scan import ScanSection, scan
-from reelmill.train.synthetic import texture
+from reelmill.datasets.synthetic import texture
+from reelmill.features.frames.recipe import FramesOptions, FramesRecipe
+from reelmill.features.recipe import Recipe
+from reelmill.pipelines.build.builder import BuildResult, build_column
+from reelmill.pipelines.scan.scanner import ScanSection, scan
 
 IN_PROCESS = ("--direct_running_mode=in_memory", "--direct_num_workers=1")
 

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from pydantic import Field
 
 from reelmill.datasets.errors import UsageError
-from reelmill.features.columns.frames import FramesOptions
+from reelmill.features.frames.recipe import FramesOptions
 from reelmill.pipelines.params import (
     SECTIONS,
     TOP_LEVEL,
@@ -20,7 +20,7 @@ from reelmill.pipelines.params import (
     read_params,
     section,
 )
-from reelmill.pipelines.scan import ScanSection
+from reelmill.pipelines.scan.scanner import ScanSection
 
 
 class Example(Section):

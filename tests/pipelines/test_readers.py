@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reelmill.features.columns.frames import FramesOptions, FramesRecipe
-from reelmill.pipelines.column import build_column
-from reelmill.pipelines.scan import ScanSection, scan
+from reelmill.features.frames.recipe import FramesOptions, FramesRecipe
+from reelmill.pipelines.build.builder import build_column
+from reelmill.pipelines.scan.scanner import ScanSection, scan
 
 tf: Any = pytest.importorskip("tensorflow")
 

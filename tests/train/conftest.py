@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from reelmill.datasets.column import Column
-from reelmill.datasets.vectors import Vectors
-from reelmill.train.quiet import quiet_import
-from reelmill.train.synthetic import (
+from reelmill.datasets.records.feature_arrays import Vectors
+from reelmill.datasets.synthetic import (
     FRAME_US,
     Recording,
     encode,
@@ -17,6 +16,7 @@ from reelmill.train.synthetic import (
     write_column,
     write_dataset,
 )
+from reelmill.train.quiet_import import quiet_import
 
 with quiet_import():
     import keras  # noqa: F401 - imported here, so that no test sees the noise

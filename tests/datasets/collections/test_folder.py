@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from reelmill.datasets.collections.base import Entry
 from reelmill.datasets.collections.folder import Folder
-from reelmill.datasets.collections.protocol import Entry
 from reelmill.datasets.errors import UsageError
 
 MakeFiles = Callable[..., str]

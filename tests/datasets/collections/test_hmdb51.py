@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from reelmill.datasets.collections.base import Entry
 from reelmill.datasets.collections.hmdb51 import Hmdb51
-from reelmill.datasets.collections.protocol import Entry
 from reelmill.datasets.errors import DatasetError, UsageError
 
 MakeFiles = Callable[..., str]

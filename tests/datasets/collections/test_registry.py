@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from reelmill.datasets.collections.base import Collection
 from reelmill.datasets.collections.folder import Folder
 from reelmill.datasets.collections.hmdb51 import Hmdb51
-from reelmill.datasets.collections.protocol import Collection
 from reelmill.datasets.collections.registry import BUILT_IN, open_collection
 from reelmill.datasets.collections.table import Table
 from reelmill.datasets.collections.ucf101 import Ucf101

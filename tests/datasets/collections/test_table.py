@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reelmill.datasets.collections.protocol import Entry
+from reelmill.datasets.collections.base import Entry
 from reelmill.datasets.collections.splits import hash_split
 from reelmill.datasets.collections.table import Table
 from reelmill.datasets.errors import DatasetError, UsageError

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from reelmill.datasets.collections.protocol import Entry
+from reelmill.datasets.collections.base import Entry
 from reelmill.datasets.collections.ucf101 import FILE_NAME, Ucf101
 from reelmill.datasets.errors import DatasetError, ReelmillError, UsageError
 

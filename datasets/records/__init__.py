@@ -1,0 +1,1 @@
+"""Serialized clips: TFRecord framing, SequenceExample messages, key names, and arrays of features."""

@@ -1,0 +1,292 @@
+"""Datasets of made-up pictures, written in the format of ``docs/format.md``: for tests and benchmarks.
+
+No video is decoded: every frame is a crop that wanders over one textured picture per clip, with the spectrum
+of a photograph, so that its JPEG costs as much to decode as a real one.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from reelmill.datasets import storage
+from reelmill.datasets.column import (
+    DESCRIPTION,
+    INDEX,
+    INDEX_SCHEMA,
+    LEDGER,
+    LEDGER_SCHEMA,
+    Description,
+    Shard,
+)
+from reelmill.datasets.manifest import (
+    FILE_NAME,
+    Clip,
+    Manifest,
+    ManifestInfo,
+    clip_hash,
+    to_table,
+    write_tables,
+)
+from reelmill.datasets.records import keys
+from reelmill.datasets.records.feature_arrays import Vectors, to_features
+from reelmill.datasets.records.sequence_example import Value, serialize
+from reelmill.datasets.records.tfrecord import write_record
+
+Image = NDArray[np.uint8]
+FRAME_RATE = 25.0
+FRAME_US = 40_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """One clip to write: what the manifest says about it and its frames as JPEG."""
+
+    clip_id: str
+    split: str
+    labels: Sequence[str]
+    """Class names; each must be in the dataset's list."""
+    jpegs: Sequence[bytes]
+    """One file a frame, 25 a second."""
+    height: int
+    """Of every frame, in pixels."""
+    width: int
+    """Of every frame, in pixels."""
+
+
+def texture(height: int, width: int, *, seed: int) -> Image:
+    """A picture [h, w, 3] uint8 whose amplitudes fall with frequency as a photograph's do."""
+    random = np.random.default_rng(seed)
+    radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :])
+    radius[0, 0] = 1.0
+    noise = np.fft.fft2(random.standard_normal((3, height, width)))
+    shaped = np.fft.ifft2(noise / radius**1.5).real
+    shaped = (shaped - shaped.mean()) / shaped.std() * 45 + 127
+    return np.ascontiguousarray(np.moveaxis(shaped.clip(0, 255).astype(np.uint8), 0, -1))
+
+
+def encode(image: Image, *, quality: int = 90, more: Sequence[int] = ()) -> bytes:
+    """JPEG of an RGB picture, with halved chroma as ``reelmill frames`` stores it; ``more``: OpenCV's flags."""
+    done, content = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality, *more])
+    assert done
+    return bytes(content.tobytes())
+
+
+def wandering_clip(frames: int, height: int, width: int, *, seed: int, quality: int = 90) -> list[bytes]:
+    """JPEGs of a window that drifts over one texture."""
+    margin = 32
+    picture = texture(height + margin, width + margin, seed=seed)
+    places = np.linspace(0, 2 * np.pi, frames, endpoint=False)
+    return [
+        encode(picture[y : y + height, x : x + width], quality=quality)
+        for y, x in (
+            (round(margin / 2 * (1 + np.sin(p))), round(margin / 2 * (1 + np.cos(p))))
+            for p in places.tolist()
+        )
+    ]
+
+
+def write_dataset(
+    path: str,
+    recordings: Sequence[Recording],
+    *,
+    labels: Sequence[str],
+    shards: int = 1,
+    parameters: dict[str, Any] | None = None,
+) -> None:
+    """Write a manifest and a finished column ``frames`` of these clips.
+
+    Args:
+        path: folder of the dataset; its last part is the dataset's name.
+        recordings: the clips, in any order.
+        labels: class names; a label's index is its place here.
+        shards: number of shards of every split.
+        parameters: the column's parameters, as ``{"short_side": 256}``.
+    """
+    name = path.rstrip("/").rpartition("/")[2]
+    table: Any = to_table([_clip(r, list(labels)) for r in recordings])
+    write_tables(storage.join(path, FILE_NAME), [table], ManifestInfo(name, list(labels)))
+    made = {r.clip_id: frames_payload(r.jpegs, height=r.height, width=r.width) for r in recordings}
+    write_column(path, "frames", made, shards=shards, parameters=parameters)
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a column is to store for one clip."""
+
+    data: bytes
+    """A serialized SequenceExample."""
+    steps: int
+    """Entries of its main feature list."""
+
+
+def write_column(
+    path: str,
+    name: str,
+    made: Mapping[str, Made],
+    *,
+    kind: str | None = None,
+    shards: int = 1,
+    parameters: dict[str, Any] | None = None,
+) -> None:
+    """Write a finished column of a dataset.
+
+    Args:
+        path: folder of the dataset; its manifest is there.
+        name: of the column.
+        made: by ``clip_id``; clips of the manifest that are missing in it are in quarantine.
+        kind: of the column; None: its name.
+        shards: number of shards of every split.
+        parameters: the column's parameters.
+    """
+    with Manifest(storage.join(path, FILE_NAME)) as manifest:
+        dataset, clips = manifest.info.dataset, list(manifest.clips())
+    index: list[dict[str, Any]] = []
+    ledger: list[dict[str, Any]] = []
+    splits = sorted({c.split for c in clips})
+    for split in splits:
+        ordered = [c for c in clips if c.split == split]
+        ledger += [_ledger_row(c, written=c.clip_id in made) for c in ordered]
+        for number in range(shards):
+            shard = Shard(split, number, shards)
+            inside = [c for c in ordered if shard.lowest <= clip_hash(c.clip_id) < shard.below]
+            with storage.open_write(storage.join(path, name, shard.file_name(dataset))) as file:
+                offset = 0
+                for row, clip in enumerate(c for c in inside if c.clip_id in made):
+                    head = keys.clip_head(clip, dataset=dataset)
+                    index.append(_index_row(shard, row, clip, made[clip.clip_id], offset, head))
+                    offset += write_record(file, head + made[clip.clip_id].data)
+    _write_table(storage.join(path, name, INDEX), index, INDEX_SCHEMA)
+    _write_table(storage.join(path, name, LEDGER), ledger, LEDGER_SCHEMA)
+    description = Description(
+        dataset=dataset,
+        name=name,
+        kind=kind or name,
+        parameters=parameters or {},
+        made_by={"reelmill": "synthetic"},
+        shards=dict.fromkeys(splits, shards),
+        totals={"clips": len(clips), "written": len(index), "quarantined": len(clips) - len(index)},
+    )
+    storage.write_bytes(storage.join(path, name, DESCRIPTION), description.to_json())
+
+
+def frames_payload(jpegs: Sequence[bytes], *, height: int, width: int) -> Made:
+    """Frames of one clip, 25 a second."""
+    context: dict[str, Value | Sequence[Value]] = {
+        keys.IMAGE_FORMAT: "JPEG",
+        keys.IMAGE_CHANNELS: 3,
+        keys.IMAGE_COLORSPACE: "RGB",
+        keys.IMAGE_HEIGHT: height,
+        keys.IMAGE_WIDTH: width,
+        keys.IMAGE_FRAME_RATE: FRAME_RATE,
+    }
+    times = [FRAME_US * i for i in range(len(jpegs))]
+    return Made(serialize(context, {keys.IMAGE_ENCODED: jpegs, keys.IMAGE_TIMESTAMP: times}), len(jpegs))
+
+
+def flow_payload(
+    vectors: NDArray[np.floating[Any]],
+    *,
+    saturation: float = 20.0,
+    quality: int = 95,
+    times_us: Sequence[int] | None = None,
+) -> Made:
+    """Optical flow of one clip.
+
+    Args:
+        vectors: [t, h, w, 2] in pixels.
+        saturation: pixels that become 0 and 255.
+        quality: of the JPEGs, whose chroma is not halved.
+        times_us: of each step; None: 25 a second.
+    """
+    steps, height, width, _ = vectors.shape
+    stored = np.zeros((steps, height, width, 3), np.uint8)
+    stored[..., :2] = np.rint((vectors / (2 * saturation) + 0.5) * 255).clip(0, 255)
+    whole_chroma = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    jpegs = [encode(picture, quality=quality, more=whole_chroma) for picture in stored]
+    context: dict[str, Value | Sequence[Value]] = {
+        keys.FLOW_FORMAT: "JPEG",
+        keys.FLOW_CHANNELS: 3,
+        keys.FLOW_HEIGHT: height,
+        keys.FLOW_WIDTH: width,
+        keys.FLOW_FRAME_RATE: FRAME_RATE,
+        keys.FLOW_SATURATION: float(saturation),
+    }
+    times = [FRAME_US * i for i in range(steps)] if times_us is None else list(times_us)
+    return Made(serialize(context, {keys.FLOW_ENCODED: jpegs, keys.FLOW_TIMESTAMP: times}), steps)
+
+
+def features_payload(
+    vectors: Vectors, *, prefix: str, more: Mapping[str, Value | Sequence[Value]] | None = None
+) -> Made:
+    """Features of one clip; ``more``: further keys of the context, without the prefix."""
+    context, lists = to_features(vectors, prefix=prefix)
+    context |= {keys.prefixed(prefix, key): value for key, value in (more or {}).items()}
+    return Made(serialize(context, lists), len(vectors.values))
+
+
+def sound_payload(signal: NDArray[np.floating[Any]], *, rate: int, start_us: int = 0) -> Made:
+    """Sound of one clip: the whole signal, -1 to 1, as one entry."""
+    prefix = keys.WAVEFORM_PREFIX
+    context: dict[str, Value | Sequence[Value]] = {
+        keys.prefixed(prefix, keys.FEATURE_SAMPLE_RATE): float(rate),
+        keys.prefixed(prefix, keys.FEATURE_NUM_CHANNELS): 1,
+        keys.prefixed(prefix, keys.FEATURE_NUM_SAMPLES): len(signal),
+    }
+    lists: dict[str, Sequence[Value | Sequence[Value]]] = {
+        keys.prefixed(prefix, keys.FEATURE_FLOATS): [signal.tolist()],
+        keys.prefixed(prefix, keys.FEATURE_TIMESTAMP): [start_us],
+    }
+    return Made(serialize(context, lists), 1)
+
+
+def _clip(recording: Recording, labels: list[str]) -> Clip:
+    return Clip(
+        clip_id=recording.clip_id,
+        video=f"{recording.clip_id}.mp4",
+        media_id=recording.clip_id,
+        split=recording.split,
+        labels=list(recording.labels),
+        label_index=[labels.index(label) for label in recording.labels],
+        width=recording.width,
+        height=recording.height,
+    )
+
+
+def _index_row(shard: Shard, row: int, clip: Clip, made: Made, offset: int, head: bytes) -> dict[str, Any]:
+    return {
+        "clip_id": clip.clip_id,
+        "split": clip.split,
+        "shard": shard.number,
+        "row": row,
+        "offset": offset,
+        "size": len(head) + len(made.data),
+        "head_size": len(head),
+        "steps": made.steps,
+        "fingerprint": "synthetic",
+        "head_fingerprint": "synthetic",
+    }
+
+
+def _ledger_row(clip: Clip, *, written: bool) -> dict[str, Any]:
+    return {
+        "clip_id": clip.clip_id,
+        "split": clip.split,
+        "outcome": "written" if written else "quarantined",
+        "reason": None if written else "not_in_source",
+        "detail": None,
+        "decode_errors": 0,
+        "fingerprint": "synthetic",
+    }
+
+
+def _write_table(path: str, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
+    content = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), content)
+    storage.write_bytes(path, content.getvalue())

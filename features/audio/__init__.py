@@ -1,0 +1,1 @@
+"""The audio column: waveforms and log-mel patches."""

@@ -1,0 +1,131 @@
+"""The audio column: a clip's sound as a waveform, and as log-mel patches."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from reelmill.datasets.manifest import Clip
+from reelmill.datasets.records import keys
+from reelmill.datasets.records.feature_arrays import Context, Lists, Vectors, to_features
+from reelmill.datasets.records.sequence_example import serialize
+from reelmill.features.audio.log_mel import HOP_S, log_mel_patches
+from reelmill.features.audio.waveform import Waveform, decode_audio
+from reelmill.features.recipe import ClipError, ColumnOptions, Payload, Recipe
+from reelmill.features.video.ffmpeg import versions
+from reelmill.features.video.recipe import VideoMaker, VideoOptions
+
+
+class AudioOptions(VideoOptions):
+    """Section ``audio`` of params.yaml."""
+
+    rate: Annotated[int, Field(ge=1000, le=192_000)] = 16_000
+    """Samples per second"""
+    waveform: bool = True
+    """Whether to store the waveform"""
+    log_mel: bool = True
+    """Whether to store patches of log-mel spectra, as VGGish takes them"""
+    patch_frames: Annotated[int, Field(ge=1, le=10_000)] = 96
+    """Spectra in a patch; they are 10 ms apart"""
+    patch_hop: Annotated[int, Field(ge=1, le=10_000)] = 96
+    """Spectra from the beginning of a patch to that of the next"""
+    dtype: Literal["float32", "float16"] = "float32"
+    """How a value of a patch is stored: float32, or float16 in half the space"""
+
+    @model_validator(mode="after")
+    def _stores_something_that_can_be_had(self) -> "AudioOptions":
+        if not (self.waveform or self.log_mel):
+            raise ValueError("waveform and log_mel are both false: nothing would be stored")
+        if self.log_mel and self.rate < 16_000:
+            raise ValueError(f"rate = {self.rate} is too low for log_mel: it needs 16000 or more")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioRecipe(Recipe):
+    """How to make the audio column."""
+
+    kind: ClassVar[str] = "audio"
+    Options: ClassVar[type[ColumnOptions]] = AudioOptions
+
+    name: str = "audio"
+    options: AudioOptions
+    raw: str
+
+    def made_by(self) -> dict[str, str]:
+        """Versions of ffmpeg and of its libraries, and of numpy."""
+        return {**versions(), "numpy": np.__version__}
+
+    def source(self, clip: Clip) -> Mapping[str, Any]:
+        """Content, time range, and the facts that steer the decoder."""
+        names = "identity start_us end_us duration_us container audio_codec probe_error".split()
+        return {name: getattr(clip, name) for name in names}
+
+    def maker(self) -> "_AudioMaker":
+        """A decoder of clips."""
+        return _AudioMaker(self)
+
+
+class _AudioMaker(VideoMaker):
+    def __init__(self, recipe: AudioRecipe) -> None:
+        super().__init__(recipe.raw)
+        self.options = recipe.options
+        self.limits = recipe.options.child_limits()
+
+    def from_video(self, local: str, clip: Clip) -> Payload:
+        waveform = decode_audio(local, clip, rate=self.options.rate, limits=self.limits)
+        context: Context = {}
+        lists: Lists = {}
+        steps = 1
+        if self.options.waveform:
+            context, lists = _waveform(waveform)
+        if self.options.log_mel:
+            patches = self._patches(waveform)
+            steps = len(patches.values)
+            more = to_features(patches, prefix=keys.LOG_MEL_PREFIX)
+            context, lists = context | more[0], lists | more[1]
+        data = serialize(context, lists)
+        if len(data) > self.limits.output_bytes:
+            raise ClipError("too_large", f"its sound takes more than {self.options.record_mb} MiB")
+        return Payload(
+            data=data,
+            steps=steps,
+            decode_errors=waveform.decode_errors,
+            detail="; ".join(waveform.messages)[:500] or None,
+        )
+
+    def _patches(self, waveform: Waveform) -> Vectors:
+        options = self.options
+        patches = log_mel_patches(
+            waveform.samples,
+            rate=waveform.rate,
+            patch_frames=options.patch_frames,
+            hop_frames=options.patch_hop,
+        )
+        hop_samples = options.patch_hop * round(HOP_S * waveform.rate)
+        # to half a sample, as the waveform
+        times = [
+            waveform.start_us + round(k * hop_samples * 1_000_000 / waveform.rate)
+            for k in range(len(patches))
+        ]
+        rate = round(waveform.rate / hop_samples, 6)
+        return Vectors(values=patches.astype(options.dtype), timestamps_us=times, rate=rate)
+
+
+def _waveform(waveform: Waveform) -> tuple[Context, Lists]:
+    context: Context = {
+        keys.FEATURE_SAMPLE_RATE: waveform.rate,
+        keys.FEATURE_NUM_CHANNELS: 1,
+        keys.FEATURE_NUM_SAMPLES: len(waveform.samples),
+    }
+    # one entry with the whole signal: DMVR reads no other
+    lists: Lists = {
+        keys.FEATURE_FLOATS: [waveform.samples.tolist()],
+        keys.FEATURE_TIMESTAMP: [waveform.start_us],
+    }
+    return (
+        {keys.prefixed(keys.WAVEFORM_PREFIX, key): value for key, value in context.items()},
+        {keys.prefixed(keys.WAVEFORM_PREFIX, key): value for key, value in lists.items()},
+    )

@@ -1,0 +1,1 @@
+"""Feature columns: what a Keras network computes from frames or flow."""

@@ -1,0 +1,1 @@
+"""The flow column: optical flow between stored frames."""

@@ -1,0 +1,1 @@
+"""The frames column: JPEG frames decoded from a video."""

@@ -1,0 +1,1 @@
+"""The motion column: motion vectors stored by the video codec."""

@@ -1,0 +1,184 @@
+"""The motion column: the codec's own motion vectors as a coarse flow field, one for each frame.
+
+libav reads the videos inside of the process that asks it to. So that a file on which it hangs or crashes costs one
+clip, that process is a child of the worker, which is started when needed and replaced when it dies.
+"""
+
+import json
+import math
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+import av
+import numpy as np
+from pydantic import Field
+
+from reelmill.datasets.manifest import Clip
+from reelmill.datasets.records import keys
+from reelmill.datasets.records.feature_arrays import Vectors, to_features
+from reelmill.datasets.records.sequence_example import serialize
+from reelmill.features.frames.decode import SEEK_MARGIN_US, SEEKABLE
+from reelmill.features.motion.extract import Motion, MotionRequest
+from reelmill.features.recipe import ClipError, ColumnOptions, Payload, Recipe
+from reelmill.features.video.ffmpeg import Limits
+from reelmill.features.video.line_server import Child
+from reelmill.features.video.recipe import VideoMaker, VideoOptions
+
+FEW = 0.5
+"""Share of the pictures' area that should have vectors."""
+
+
+class MotionOptions(VideoOptions):
+    """Section ``motion`` of params.yaml."""
+
+    cell: Annotated[int, Field(ge=4, le=1024)] = 16
+    """Side of a cell of the field, in pixels of the displayed picture"""
+    dtype: Literal["float32", "float16"] = "float32"
+    """How a value is stored: float32, or float16 in half the space"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionRecipe(Recipe):
+    """How to make the motion column."""
+
+    kind: ClassVar[str] = "motion"
+    Options: ClassVar[type[ColumnOptions]] = MotionOptions
+    figures: ClassVar[tuple[str, ...]] = ("covered",)
+
+    name: str = "motion"
+    options: MotionOptions
+    raw: str
+
+    def made_by(self) -> dict[str, str]:
+        """Versions of PyAV and of the libraries in its wheel."""
+        libraries = {
+            name: ".".join(map(str, av.library_versions[name])) for name in ("libavcodec", "libavformat")
+        }
+        return {"av": av.__version__, **libraries}
+
+    def source(self, clip: Clip) -> Mapping[str, Any]:
+        """Content, time range, and the size on display."""
+        names = "identity start_us end_us width height container probe_error".split()
+        return {name: getattr(clip, name) for name in names}
+
+    def remarks(self, figures: Mapping[str, float]) -> list[str]:
+        """Whether most of the field is zero for want of vectors."""
+        if figures["covered"] >= FEW:
+            return []
+        return [
+            f"only {figures['covered']:.0%} of the pictures' area has motion vectors, the rest is stored as 0: "
+            "key frames have none; build flow instead"
+        ]
+
+    def maker(self) -> "_MotionMaker":
+        """A reader of motion vectors."""
+        return _MotionMaker(self)
+
+
+class _MotionMaker(VideoMaker):
+    def __init__(self, recipe: MotionRecipe) -> None:
+        super().__init__(recipe.raw)
+        self.options = recipe.options
+        self.reader = MotionReader(limits=recipe.options.child_limits())
+
+    def from_video(self, local: str, clip: Clip) -> Payload:
+        motion = self.reader.read(local, clip, cell=self.options.cell)
+        times = motion.timestamps_us
+        rate = (
+            (len(times) - 1) * 1_000_000 / (times[-1] - times[0])
+            if len(times) > 1
+            else clip.fps_average or 0.0
+        )
+        vectors = Vectors(
+            values=motion.field.astype(self.options.dtype), timestamps_us=times, rate=round(rate, 6)
+        )
+        context, lists = to_features(vectors, prefix=keys.MOTION_PREFIX)
+        for key, side in ((keys.FEATURE_HEIGHT, clip.height), (keys.FEATURE_WIDTH, clip.width)):
+            assert side is not None
+            context[keys.prefixed(keys.MOTION_PREFIX, key)] = side
+        return Payload(
+            data=serialize(context, lists),
+            steps=len(times),
+            decode_errors=motion.decode_errors,
+            figures={"covered": motion.covered},
+        )
+
+    def close(self) -> None:
+        self.reader.close()
+
+
+class MotionReader:
+    """Reads motion fields in a child process.
+
+    Args:
+        limits: what the child may use: time for each clip, memory, and bytes for the field of one clip.
+    """
+
+    def __init__(self, *, limits: Limits) -> None:
+        self.limits = limits
+        self._field_fd = os.memfd_create("reelmill-motion")
+        self._child = Child(
+            [sys.executable, "-m", "reelmill.features.motion.extract", str(self._field_fd)],
+            memory_bytes=limits.memory_mb << 20,
+            pass_fds=(self._field_fd,),
+            # threads of numpy's that nothing here would use take address space
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+            # Ctrl-C reaches a terminal's whole process group; the clip would look as if it were damaged
+            process_group=0,
+        )
+
+    def read(self, path: str, clip: Clip, *, cell: int) -> Motion:
+        """The motion field of one clip.
+
+        Args:
+            path: a local video file.
+            clip: its row of the manifest: the time range, and what probing found.
+            cell: side of a cell in displayed pixels.
+
+        Raises:
+            ClipError: there is none to be had, or a limit was reached.
+        """
+        if clip.width is None or clip.height is None:
+            raise ClipError("not_a_video", "probing found no video")
+        seek_us = None
+        if clip.start_us is not None and clip.start_us > SEEK_MARGIN_US and clip.container in SEEKABLE:
+            seek_us = clip.start_us - SEEK_MARGIN_US
+        request = MotionRequest(
+            path=path,
+            width=clip.width,
+            height=clip.height,
+            start_us=clip.start_us,
+            end_us=clip.end_us,
+            seek_us=seek_us,
+            cell=cell,
+            max_bytes=self.limits.output_bytes,
+        )
+        answer = json.loads(self._ask(json.dumps({**asdict(request), "timeout_s": self.limits.timeout_s})))
+        if answer.get("reason") == "memory":
+            self._child.close()  # what is left of it may not do for the next clip
+        if "reason" in answer:
+            raise ClipError(answer["reason"], answer["detail"])
+        shape = answer.pop("shape")
+        stored = os.pread(self._field_fd, 4 * math.prod(shape), 0)
+        return Motion(field=np.frombuffer(stored, np.float32).reshape(shape), **answer)
+
+    def close(self) -> None:
+        """End the child process; the reader reads no more."""
+        self._child.close()
+        if self._field_fd >= 0:
+            os.close(self._field_fd)
+            self._field_fd = -1
+
+    def _ask(self, question: str) -> str:
+        try:
+            return self._child.ask(question, timeout_s=self.limits.timeout_s)
+        except TimeoutError:
+            raise ClipError("timeout", f"reading took longer than {self.limits.timeout_s:g} s") from None
+        except ChildProcessError as error:
+            status = error.errno
+            assert status is not None
+            how = f"exit status {status}" if status >= 0 else f"signal {-status}"
+            raise ClipError("decode_failed", f"the reading process ended with {how}") from None

@@ -1,0 +1,1 @@
+"""Video files: the ffmpeg child process, probing, presentation times and picture sizes."""

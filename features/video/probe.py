@@ -1,0 +1,186 @@
+"""What a video file says about itself, and what its first frames say.
+
+Headers are hints: the counts and durations here are recorded, never relied on.
+"""
+
+import contextlib
+import json
+import sys
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from itertools import islice, pairwise
+from typing import Any
+
+import av
+import av.logging
+from av.error import FFmpegError
+
+from reelmill.features.video.ffmpeg import FORBIDDEN, FORMATS, PROTOCOLS, input_url
+from reelmill.features.video.geometry import display_size
+
+LOOKED_AT_FRAMES = 8
+"""Frames decoded to learn whether a video is interlaced."""
+LOOKED_AT_PACKETS = 400
+"""Packets read to learn whether its rate varies."""
+
+SCRIPTS = (b"#EXTM3U", b"ffconcat version", b"<MPD", b"v=0\r\n", b"v=0\n", b"[playlist]")
+"""How HLS, concat, DASH, SDP and PLS files begin: ffmpeg tells some of them by their name alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """Facts about one video file; the fields are those of :class:`reelmill.datasets.manifest.Clip`."""
+
+    probe_error: str | None = None
+    probe_detail: str | None = None
+    container: str | None = None
+    codec: str | None = None
+    pix_fmt: str | None = None
+    coded_width: int | None = None
+    coded_height: int | None = None
+    sar: str | None = None
+    rotation: int | None = None
+    width: int | None = None
+    height: int | None = None
+    interlaced: bool | None = None
+    fps_average: float | None = None
+    fps_nominal: float | None = None
+    variable_rate: bool | None = None
+    start_time_us: int | None = None
+    duration_us: int | None = None
+    header_frames: int | None = None
+    audio_codec: str | None = None
+    audio_rate: int | None = None
+    audio_channels: int | None = None
+
+
+def probe(path: str) -> Probe:
+    """Open a local video file and look at it; never raises for what is in the file.
+
+    Returns:
+        The facts; or, where there is no video to be had, ``probe_error`` (a reason of the ledger) with
+        ``probe_detail``.
+    """
+    with av.logging.Capture(local=False) as log:
+        try:
+            container = av.open(
+                input_url(path),
+                metadata_errors="replace",
+                container_options={"format_whitelist": ",".join(FORMATS), "protocol_whitelist": PROTOCOLS},
+            )
+        except FFmpegError as error:
+            said = "; ".join(message.strip() for _, _, message in log)
+            if "whitelist" in said or _is_script(path):
+                return Probe(probe_error="forbidden_format", probe_detail=FORBIDDEN)
+            return Probe(probe_error="not_a_video", probe_detail=error.strerror)
+        with container:
+            return _look(container)
+
+
+def _is_script(path: str) -> bool:
+    """Whether a file is a playlist or script that some demuxer would follow under another name."""
+    try:
+        with open(path, "rb") as file:
+            beginning = file.read(512).removeprefix(b"\xef\xbb\xbf").lstrip()
+    except OSError:
+        return False
+    return beginning.startswith(SCRIPTS) or (beginning.startswith(b"<?xml") and b"<MPD" in beginning)
+
+
+def _look(container: Any) -> Probe:
+    audio = next(iter(container.streams.audio), None)
+    facts: dict[str, Any] = {
+        "container": container.format.name,
+        "start_time_us": container.start_time,
+        "duration_us": container.duration,
+        "audio_codec": audio.codec_context.codec.canonical_name if audio else None,
+        "audio_rate": audio.codec_context.sample_rate if audio else None,
+        "audio_channels": audio.codec_context.channels if audio else None,
+    }
+    stream = next((s for s in container.streams.video if not _is_cover(s)), None)
+    if stream is None:
+        return Probe(**facts, probe_error="no_video_stream", probe_detail="the file holds no video stream")
+    context = stream.codec_context
+    if context is None:
+        return Probe(**facts, probe_error="decode_failed", probe_detail="no decoder for its video stream")
+    coded = (context.width, context.height)
+    sar = stream.sample_aspect_ratio or Fraction(1)
+    if sar <= 0:
+        sar = Fraction(1)
+    facts |= {
+        "codec": context.codec.canonical_name,
+        "pix_fmt": context.pix_fmt,
+        "sar": f"{sar.numerator}:{sar.denominator}",
+        "fps_average": _rate(stream.average_rate),
+        "fps_nominal": _rate(stream.base_rate),
+        "header_frames": stream.frames or None,
+        "variable_rate": False,
+    }
+    if stream.duration is not None and stream.time_base:
+        facts["duration_us"] = round(stream.duration * stream.time_base * 1_000_000)
+    frames = _first_frames(container, stream)
+    encrypted, facts["variable_rate"] = _look_at_packets(container, stream)
+    if encrypted:
+        facts |= {"probe_error": "encrypted", "probe_detail": "its packets need a key"}
+    rotation = round(-frames[0].rotation / 90) * 90 % 360 if frames and abs(frames[0].rotation) <= 360 else 0
+    if coded[0] <= 0 or coded[1] <= 0:
+        return Probe(**facts, probe_error="no_frames", probe_detail="the header names no picture size")
+    width, height = display_size(*coded, sar=sar, rotation=rotation)
+    return Probe(
+        **facts,
+        coded_width=coded[0],
+        coded_height=coded[1],
+        rotation=rotation,
+        width=width,
+        height=height,
+        interlaced=any(frame.interlaced_frame for frame in frames),
+    )
+
+
+def _is_cover(stream: Any) -> bool:
+    return bool(stream.disposition & type(stream.disposition).attached_pic)
+
+
+def _rate(rate: Fraction | None) -> float | None:
+    return float(rate) if rate else None
+
+
+def _first_frames(container: Any, stream: Any) -> list[Any]:
+    frames: list[Any] = []
+    stream.thread_type = "NONE"
+    # PyAV stops at the first bad packet; the ffmpeg program goes on and has the last word
+    with contextlib.suppress(FFmpegError):
+        frames.extend(islice(container.decode(stream), LOOKED_AT_FRAMES))
+    return frames
+
+
+def _look_at_packets(container: Any, stream: Any) -> tuple[bool, bool | None]:
+    """Whether packets are encrypted, and whether their times are uneven.
+
+    Uneven means by more than the container's rounding; None: unknown.
+    """
+    encrypted, times = False, []
+    try:
+        container.seek(0)
+        for packet in islice(container.demux(stream), LOOKED_AT_PACKETS):
+            encrypted = encrypted or packet.has_sidedata("encryption_info")
+            if packet.pts is not None:
+                times.append(packet.pts)
+    except FFmpegError:
+        return encrypted, None
+    times.sort()
+    gaps = [b - a for a, b in pairwise(times)]
+    if len(gaps) < 2:
+        return encrypted, False if gaps else None
+    return encrypted, max(gaps) - min(gaps) > max(2, round(0.002 / stream.time_base))
+
+
+def main() -> None:
+    """Serve probes: one path a line in (JSON strings), one JSON object a line out."""
+    av.logging.set_level(av.logging.ERROR)
+    for line in sys.stdin:
+        print(json.dumps(asdict(probe(json.loads(line)))), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""What columns that are made straight from the videos have in common: limits, and files that are not there."""
+
+from abc import abstractmethod
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from reelmill.datasets import storage
+from reelmill.datasets.manifest import Clip
+from reelmill.features.recipe import ClipError, ClipMaker, ColumnOptions, Payload, Request
+from reelmill.features.video.ffmpeg import Limits
+
+MAX_RECORD_MB = 255
+
+
+class VideoOptions(ColumnOptions):
+    """Base of the options of a column that is made from the videos."""
+
+    limits: ClassVar[frozenset[str]] = frozenset({"timeout_s", "memory_mb", "record_mb"})
+
+    timeout_s: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds that decoding one clip may take"""
+    memory_mb: Annotated[int, Field(ge=512)] = 4096
+    """MiB of address space that decoding one clip may use"""
+    record_mb: Annotated[int, Field(ge=1, le=MAX_RECORD_MB)] = MAX_RECORD_MB
+    """MiB that one clip may take in the column"""
+
+    def child_limits(self) -> Limits:
+        """What a child process may use."""
+        return Limits(timeout_s=self.timeout_s, memory_mb=self.memory_mb, output_bytes=self.record_mb << 20)
+
+
+class VideoMaker(ClipMaker):
+    """A maker that opens one video at a time: write :meth:`from_video`.
+
+    Args:
+        raw: path or URL of the collection that the clips' ``video`` paths are below.
+    """
+
+    def __init__(self, raw: str) -> None:
+        self.raw = raw
+
+    @abstractmethod
+    def from_video(self, local: str, clip: Clip) -> Payload:
+        """The payload of a clip whose video is the local file ``local``. Raises :class:`ClipError`."""
+
+    def payload(self, request: Request) -> Payload:
+        """See :class:`ClipMaker`."""
+        clip = request.clip
+        if clip.probe_error is not None:
+            raise ClipError(clip.probe_error, clip.probe_detail or "")
+        try:
+            with storage.local_file(storage.below(self.raw, clip.video)) as local:
+                return self.from_video(local, clip)
+        except FileNotFoundError:
+            raise ClipError("missing", "the file was there when the collection was scanned") from None

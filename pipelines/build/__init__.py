@@ -1,0 +1,1 @@
+"""Building a column: plan, shards, commit, publish."""

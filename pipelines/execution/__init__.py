@@ -1,0 +1,1 @@
+"""Running Beam graphs: runners, local worker processes and progress."""

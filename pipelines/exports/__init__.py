@@ -1,0 +1,1 @@
+"""Writing features in other formats: a Parquet table, or YouTube-8M records."""

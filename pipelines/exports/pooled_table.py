@@ -1,0 +1,317 @@
+"""``reelmill pool``: one vector for each clip of a feature column, as a Parquet table.
+
+Runs in the main process. Reading dominates: on one core a record of 75 steps x 4096 float32 takes 14 ms to read
+and 1 ms to average, and rank pooling it 30 ms, so that UCF101 takes 3 minutes, or 10 with rank pooling.
+"""
+
+import contextlib
+import json
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from types import TracebackType
+from typing import Annotated, Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+from pydantic import Field
+
+from reelmill.datasets import storage
+from reelmill.datasets.column import INDEX, Column, column_names
+from reelmill.datasets.errors import CorruptRecordError, DatasetError, UsageError
+from reelmill.datasets.records import keys
+from reelmill.datasets.records.feature_arrays import from_features
+from reelmill.datasets.records.sequence_example import Parsed, parse
+from reelmill.datasets.records.tfrecord import read_record_at
+from reelmill.features.pooling import Method, RankDirection, RankMap, RankOptions, pool, pooled_size
+from reelmill.pipelines.execution.progress import Receiver, Sender
+from reelmill.pipelines.params import Section
+
+FOLDER = "pooled"
+"""Folder of the tables in their dataset."""
+GROUP_BYTES = 16 << 20
+"""Vectors gathered before they are written: what bounds the memory."""
+GROUP_ROWS = 4096
+
+
+class PoolSection(Section):
+    """Section ``pool`` of params.yaml."""
+
+    columns: list[str] = Field(default_factory=list)
+    """Columns to pool; [] is all that hold features"""
+    methods: list[Method] = Field(default_factory=lambda: list[Method](["mean"]), min_length=1)
+    """Vectors for each clip: mean, max, min, max_min, sum, rank"""
+    prefix: str | None = None
+    """Features to take from columns with several kinds, as RGB; null is the only kind there is"""
+    rank_map: RankMap = "posneg"
+    """Map before rank pooling: posneg, ssr or none"""
+    rank_direction: RankDirection = "both"
+    """Order of time in rank pooling: forward, reverse or both"""
+    rank_c: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """Weight of the ranking errors in rank pooling"""
+
+    def rank(self) -> RankOptions:
+        """The options of rank pooling."""
+        return RankOptions(map=self.rank_map, direction=self.rank_direction, c=self.rank_c)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolResult:
+    """One table that was written."""
+
+    column: str
+    path: str
+    clips: int
+    """Rows."""
+    steps: int
+    """Of all clips."""
+    dimensions: list[int]
+    """Shape of a step's features."""
+    sizes: dict[str, int]
+    """Length of the vectors by method."""
+    bytes: int
+    """Length of the file."""
+
+
+def pool_dataset(dataset: str, options: PoolSection) -> list[PoolResult]:
+    """Write ``<dataset>/pooled/<column>.parquet`` for each column.
+
+    Raises:
+        UsageError: a column has no features, or not those of the prefix.
+        DatasetError: a column is missing or damaged, or its clips' features differ in shape.
+    """
+    names = list(dict.fromkeys(options.columns))
+    if not names:
+        names = [name for name in column_names(dataset) if prefixes_in(dataset, name)]
+        if not names:
+            raise DatasetError(
+                f"no column with features in {dataset!r}: build one, as with `reelmill features`"
+            )
+    return [pool_column(dataset, name, options) for name in names]
+
+
+def pool_column(dataset: str, name: str, options: PoolSection) -> PoolResult:
+    """Write one table: a row for each written clip, in the order of the index. See :func:`pool_dataset`."""
+    prefix = chosen_prefix(name, prefixes_in(dataset, name), options.prefix)
+    path = storage.join(dataset, FOLDER, f"{name}.parquet")
+    methods = list(dict.fromkeys(options.methods))
+    column = Column(dataset, name)
+    clips = column.description.totals["written"]
+    with (
+        Receiver(f"pool {name}", clips=clips, frames=False) as progress,
+        storage.replacing(path) as file,
+    ):
+        table = _Table(file, column, prefix, methods, options.rank())
+        with (
+            contextlib.closing(Sender(progress.address)) as sender,
+            contextlib.closing(records(column)) as rows,
+            table,
+        ):
+            for row, record in rows:
+                table.add(row, record)
+                sender.add(clips=1)
+    return PoolResult(
+        column=name,
+        path=path,
+        clips=table.clips,
+        steps=table.steps,
+        dimensions=table.dimensions or [],
+        sizes=table.sizes,
+        bytes=storage.size(path),
+    )
+
+
+def records(column: Column, *, split: str | None = None) -> Generator[tuple[dict[str, Any], Parsed]]:
+    """The rows of a column's index in order, each with its parsed record; constant memory.
+
+    Args:
+        column: a finished column.
+        split: only its rows; None: all.
+
+    Raises:
+        DatasetError: the index or a record is damaged or missing.
+    """
+    name = column.description.name
+    path, file = "", None
+    try:
+        for row in _index_rows(column):
+            if split not in (None, row["split"]):
+                continue
+            wanted = column.path_of(row)
+            try:
+                if wanted != path or file is None:
+                    if file is not None:
+                        file.close()
+                    path, file = wanted, storage.open_read(wanted)
+                record = parse(read_record_at(file, row["offset"], size=row["size"]))
+            except (CorruptRecordError, FileNotFoundError, DecodeError) as error:
+                said = f"{wanted} is missing" if isinstance(error, FileNotFoundError) else error
+                raise DatasetError(
+                    f"column {name!r} is damaged at clip {row['clip_id']!r} ({said}): build {name!r} again"
+                ) from None
+            if record.context.get(keys.EXAMPLE_ID) != [row["clip_id"].encode()]:
+                raise DatasetError(
+                    f"column {name!r}: the record of clip {row['clip_id']!r} is another's: build it again"
+                )
+            yield row, record
+    finally:
+        if file is not None:
+            file.close()
+
+
+def _index_rows(column: Column) -> Iterator[dict[str, Any]]:
+    path = storage.join(column.folder, INDEX)
+    wanted = ["clip_id", "split", "shard", "offset", "size"]
+    try:
+        with storage.open_read(path) as file:
+            index = pq.ParquetFile(file, page_checksum_verification=True)
+            for batch in index.iter_batches(GROUP_ROWS, columns=wanted):
+                yield from batch.to_pylist()
+    except FileNotFoundError:
+        raise DatasetError(f"{path} is missing") from None
+    except (pa.ArrowException, OSError) as error:
+        raise DatasetError(f"{path} is not readable: {' '.join(str(error).split())}") from None
+
+
+def prefixes_of(record: Parsed) -> list[str]:
+    """Prefixes of the features of :mod:`reelmill.datasets.records.feature_arrays` in a record."""
+    dimensions, dtype = "/" + keys.FEATURE_DIMENSIONS, "/" + keys.FEATURE_DTYPE
+    found = [key.removesuffix(dimensions) for key in record.context if key.endswith(dimensions)]
+    return [prefix for prefix in found if prefix + dtype in record.context]
+
+
+def prefixes_in(dataset: str, name: str) -> list[str]:
+    """Those of a column's first record; none without a record."""
+    with contextlib.closing(records(Column(dataset, name))) as rows:
+        first = next(rows, None)
+    return prefixes_of(first[1]) if first else []
+
+
+def chosen_prefix(column: str, found: Sequence[str], wanted: str | None, *, option: str = "--prefix") -> str:
+    """The features to take from a column. Raises UsageError where there is no choice or too much.
+
+    Args:
+        column: its name.
+        found: prefixes of the features in it.
+        wanted: what was asked for; None: nothing.
+        option: how to ask for it.
+    """
+    if not found:
+        raise UsageError(f"column {column!r} has no features: name one that `reelmill features` built")
+    if wanted is not None and wanted not in found:
+        raise UsageError(f"column {column!r} has no features {wanted!r}; there is {', '.join(found)}")
+    if wanted is None and len(found) > 1:
+        raise UsageError(f"column {column!r} has the features {', '.join(found)}: choose with {option}")
+    return wanted or found[0]
+
+
+class _Table:
+    """The Parquet file; the same rows give the same bytes."""
+
+    def __init__(
+        self, file: BinaryIO, column: Column, prefix: str, methods: Sequence[Method], rank: RankOptions
+    ) -> None:
+        self._file, self._column, self._prefix, self._rank = file, column, prefix, rank
+        self._methods = methods
+        self._writer: pq.ParquetWriter | None = None
+        self._rows: list[dict[str, Any]] = []
+        self._vectors: dict[str, list[NDArray[np.float32] | None]] = {method: [] for method in methods}
+        self._group = GROUP_ROWS
+        self.clips = self.steps = 0
+        self.dimensions: list[int] | None = None
+        self.sizes: dict[str, int] = {}
+
+    def __enter__(self) -> "_Table":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._flush()
+        if self._writer is not None:
+            self._writer.close()
+
+    def add(self, row: dict[str, Any], record: Parsed) -> None:
+        """Pool one clip. Raises DatasetError."""
+        name, clip = self._column.description.name, row["clip_id"]
+        try:
+            values = from_features(record, prefix=self._prefix).floats()
+            dimensions = list(values.shape[1:])
+            if self.dimensions is None:
+                self._open(dimensions)
+            if dimensions != self.dimensions:
+                raise ValueError(f"features {dimensions} where clips before have {self.dimensions}")
+            flat = values.reshape(len(values), int(np.prod(dimensions)))
+            for method, vectors in self._vectors.items():
+                vectors.append(pool(flat, method=method, rank=self._rank) if len(flat) else None)  # type: ignore[arg-type]
+        except ValueError as error:  # a DatasetError is one
+            raise DatasetError(f"column {name!r}, clip {clip!r}: {error}") from None
+        context = record.context
+        self._rows.append(
+            {
+                "clip_id": clip,
+                "split": row["split"],
+                "labels": [label.decode() for label in context.get(keys.LABEL_STRING, [])],
+                "label_index": context.get(keys.LABEL_INDEX, []),
+                "steps": len(values),
+            }
+        )
+        self.clips += 1
+        self.steps += len(values)
+        if len(self._rows) >= self._group:
+            self._flush()
+
+    def _open(self, dimensions: list[int]) -> None:
+        self.dimensions = dimensions
+        features = int(np.prod(dimensions))
+        self.sizes = {
+            method: pooled_size(features, method=method, rank=self._rank) for method in self._methods
+        }
+        self._group = max(1, min(GROUP_ROWS, GROUP_BYTES // (4 * sum(self.sizes.values()) or 1)))
+        about = {
+            "dataset": self._column.description.dataset,
+            "column": self._column.description.name,
+            "kind": self._column.description.kind,
+            "prefix": self._prefix,
+            "dimensions": dimensions,
+            "rank": {"map": self._rank.map, "direction": self._rank.direction, "c": self._rank.c},
+            "made_by": {"reelmill": version("reelmill")},
+        }
+        self._schema = pa.schema(
+            [
+                pa.field("clip_id", pa.string(), nullable=False),
+                pa.field("split", pa.string(), nullable=False),
+                pa.field("labels", pa.list_(pa.string()), nullable=False),
+                pa.field("label_index", pa.list_(pa.int64()), nullable=False),
+                pa.field("steps", pa.int32(), nullable=False),
+                *(
+                    pa.field(m, pa.list_(pa.float32(), size), nullable=False)
+                    for m, size in self.sizes.items()
+                ),
+            ],
+            metadata={"reelmill": json.dumps(about, ensure_ascii=False, sort_keys=True)},
+        )
+        self._writer = pq.ParquetWriter(
+            self._file,
+            self._schema,
+            compression="zstd",
+            write_page_checksum=True,
+            use_dictionary=["split", "labels.list.element"],  # floats repeat too seldom for one
+        )
+
+    def _flush(self) -> None:
+        if not self._rows or self._writer is None:
+            return
+        table = pa.Table.from_pylist(self._rows, schema=pa.schema(list(self._schema)[:5]))
+        for method, size in self.sizes.items():
+            # not null where there is none: pyarrow writes null lists of fixed size, but cannot read them
+            vectors = [np.full(size, np.nan, np.float32) if v is None else v for v in self._vectors[method]]
+            cells = pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate(vectors)), size)
+            table = table.append_column(self._schema.field(method), cells)
+            self._vectors[method].clear()
+        self._writer.write_table(table.cast(self._schema))
+        self._rows = []

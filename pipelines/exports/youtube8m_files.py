@@ -1,0 +1,229 @@
+"""``reelmill export``: a column of features in another program's format."""
+
+import contextlib
+import csv
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reelmill.datasets import storage
+from reelmill.datasets.column import Column
+from reelmill.datasets.errors import DatasetError, UsageError
+from reelmill.datasets.manifest import FILE_NAME, Manifest, clip_hash
+from reelmill.datasets.records import keys
+from reelmill.datasets.records.feature_arrays import Vectors, from_features, quantise
+from reelmill.datasets.records.sequence_example import Parsed
+from reelmill.datasets.records.tfrecord import write_record
+from reelmill.datasets.records.youtube8m import (
+    AUDIO,
+    LABEL_NAMES,
+    RGB,
+    Video,
+    extractor_quantise,
+    file_name,
+    to_record,
+)
+from reelmill.pipelines.execution.progress import Receiver, Sender
+from reelmill.pipelines.exports.pooled_table import chosen_prefix, prefixes_in, records
+
+Quantiser = Literal["extractor", "nearest"]
+"""``extractor``: bytes as YouTube-8M's feature extractor writes them; ``nearest``: those that its readers turn into
+the nearest values."""
+QUANTISERS = {"extractor": extractor_quantise, "nearest": quantise}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class YouTube8MOptions:
+    """What goes into YouTube-8M's records."""
+
+    column: str
+    """Whose features become ``rgb``."""
+    audio: str | None = None
+    """Column whose features become ``audio``; None: no such list."""
+    prefix: str | None = None
+    """Features to take from ``column`` where it has several kinds."""
+    audio_prefix: str | None = None
+    """Features to take from ``audio`` where it has several kinds."""
+    max_steps: int | None = None
+    """First steps of a clip that are kept; None: all. The data set has 300."""
+    step_s: float | None = None
+    """Least seconds from one kept step to the next; None: all are kept. The data set has 1."""
+    quantiser: Quantiser = "extractor"
+
+    def thinned(self, vectors: Vectors) -> NDArray[np.uint8]:
+        """The steps that are kept, flattened and quantised: [steps, d] uint8. Raises ValueError."""
+        kept = list(range(len(vectors.values)))
+        if self.step_s is not None:
+            kept, last = [], None
+            for step, time_us in enumerate(vectors.timestamps_us):
+                if last is None or time_us >= last + round(self.step_s * 1e6):
+                    kept.append(step)
+                    last = time_us
+        floats = vectors.floats()[kept[: self.max_steps]]
+        flat = floats.reshape(len(floats), int(np.prod(floats.shape[1:])))
+        return QUANTISERS[self.quantiser](flat)
+
+
+@dataclass(slots=True, kw_only=True)
+class ExportResult:
+    """What was written."""
+
+    files: int = 0
+    videos: int = 0
+    steps: int = 0
+    """Of ``rgb``."""
+    left_out: int = 0
+    """Clips of no steps, which that format has no place for."""
+    silent: int = 0
+    """Videos without sound, whose ``audio`` is zeros."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Features of a step by the list's name."""
+
+
+def export_youtube8m(dataset: str, out: str, options: YouTube8MOptions) -> ExportResult:
+    """Write a column's clips as frame-level records of YouTube-8M: one file for each shard, in the shard's order.
+
+    Besides ``{train,validate,test}NNNN.tfrecord`` a file ``label_names.csv`` with the names of the labels. Equal
+    columns and options give equal bytes. Runs in constant memory.
+
+    Args:
+        dataset: path or URL of the dataset.
+        out: folder or URL to write to.
+        options: what to write.
+
+    Raises:
+        UsageError: a column has no features, or ``out`` holds records that this would not replace.
+        DatasetError: a column is missing or damaged, or features differ in size between clips.
+    """
+    column = Column(dataset, options.column)
+    shards = column.description.shard_list()
+    names = {shard: file_name(shard.split, shard.number) for shard in shards}
+    _refuse_mixture(out, set(names.values()))
+    prefix = chosen_prefix(options.column, prefixes_in(dataset, options.column), options.prefix)
+    result = ExportResult()
+    with (
+        Manifest(storage.join(dataset, FILE_NAME)) as manifest,
+        Receiver("export", clips=column.description.totals["written"], frames=False) as progress,
+        contextlib.closing(Sender(progress.address)) as sender,
+        contextlib.closing(_Audio(dataset, options)) as audio,
+        contextlib.closing(records(column)) as rows,
+    ):
+        row, record = next(rows, (None, None))
+        for shard in shards:
+            with storage.replacing(storage.join(out, names[shard])) as file:
+                while row and record and (row["split"], row["shard"]) == (shard.split, shard.number):
+                    video = _video(row, record, prefix, options, audio, result)
+                    if video is not None:
+                        write_record(file, to_record(video))
+                    sender.add(clips=1)
+                    row, record = next(rows, (None, None))
+            result.files += 1
+        storage.write_bytes(storage.join(out, LABEL_NAMES), _label_names(manifest.info.labels))
+    return result
+
+
+def _video(
+    row: dict[str, Any],
+    record: Parsed,
+    prefix: str,
+    options: YouTube8MOptions,
+    audio: "_Audio",
+    result: ExportResult,
+) -> Video | None:
+    features = {RGB: _quantised(record, prefix, options, options.column, row["clip_id"])}
+    steps = len(features[RGB])
+    if not steps:
+        result.left_out += 1
+        return None
+    if options.audio is not None:
+        found = audio.of(row)
+        result.silent += found is None
+        # as the feature extractor fills it
+        features[AUDIO] = np.zeros((steps, audio.size), np.uint8) if found is None else found
+    for name, values in features.items():
+        if result.sizes.setdefault(name, values.shape[1]) != values.shape[1]:
+            raise DatasetError(
+                f"clip {row['clip_id']!r} has {values.shape[1]:,} features of {name!r} a step where clips before "
+                f"have {result.sizes[name]:,}: the format needs the same number throughout"
+            )
+    result.videos += 1
+    result.steps += steps
+    return Video(video_id=row["clip_id"], labels=record.context.get(keys.LABEL_INDEX, []), features=features)
+
+
+def _quantised(
+    record: Parsed, prefix: str, options: YouTube8MOptions, column: str, clip_id: str
+) -> NDArray[np.uint8]:
+    try:
+        return options.thinned(from_features(record, prefix=prefix))
+    except ValueError as error:  # a DatasetError is one
+        raise DatasetError(f"column {column!r}, clip {clip_id!r}: {error}") from None
+
+
+class _Audio:
+    """The second column, read along with the first: rows of both are in the manifest's order, split by split."""
+
+    def __init__(self, dataset: str, options: YouTube8MOptions) -> None:
+        self._options = options
+        self._rows: Iterator[tuple[dict[str, Any], Parsed]] = iter(())
+        self._next: tuple[dict[str, Any], Parsed] | None = None
+        self.size = 0
+        """Features of a step."""
+        if options.audio is None:
+            return
+        self._prefix = chosen_prefix(
+            options.audio, prefixes_in(dataset, options.audio), options.audio_prefix, option="--audio-prefix"
+        )
+        self._records = records(Column(dataset, options.audio))
+        self._rows = self._records
+        self._next = next(self._rows)  # there is one, for its prefixes were found
+        self.size = self._features().shape[1]
+
+    def of(self, row: dict[str, Any]) -> NDArray[np.uint8] | None:
+        """The features of the clip of a row; None: it has none. Rows must come in their order."""
+        wanted = _place(row)
+        while self._next is not None and _place(self._next[0]) < wanted:
+            self._advance()
+        if self._next is None or _place(self._next[0]) != wanted:
+            return None
+        found = self._features()
+        return found if len(found) else None
+
+    def _features(self) -> NDArray[np.uint8]:
+        assert self._next is not None
+        assert self._options.audio is not None
+        row, record = self._next
+        return _quantised(record, self._prefix, self._options, self._options.audio, row["clip_id"])
+
+    def _advance(self) -> None:
+        self._next = next(self._rows, None)
+
+    def close(self) -> None:
+        if self._options.audio is not None:
+            self._records.close()
+
+
+def _place(row: dict[str, Any]) -> tuple[str, int, str]:
+    return row["split"], clip_hash(row["clip_id"]), row["clip_id"]
+
+
+def _refuse_mixture(out: str, names: set[str]) -> None:
+    """Raises UsageError where records of another export would stay among the new ones."""
+    others = [n for n in storage.names(out) if re.fullmatch(r".*\.tfrecord", n) and n not in names]
+    if others:
+        raise UsageError(
+            f"out = {out!r} holds {others[0]!r}, which this export would not replace: choose an empty folder"
+        )
+
+
+def _label_names(labels: list[str]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["label_id", "label_name"])
+    writer.writerows(enumerate(labels))
+    return text.getvalue().encode()

@@ -1,0 +1,1 @@
+"""DVC projects: the files of a new project, and the results of its runs."""

@@ -1,0 +1,1 @@
+"""Scanning a collection into a manifest."""

@@ -1,0 +1,165 @@
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+
+from reelmill.datasets.errors import DatasetError
+from reelmill.datasets.records.feature_arrays import Vectors, dequantise, from_features, quantise, to_features
+from reelmill.datasets.records.sequence_example import parse, serialize
+
+RANGES = [(-2.0, 2.0), (0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (-0.3, 7.1), (-1e-3, 1e-3), (5.0, 1e4)]
+EVERY = np.arange(256, dtype=np.uint8)
+
+stored_values = st.sampled_from(["float32", "float16", "uint8"]).flatmap(
+    lambda dtype: arrays(dtype, st.lists(st.integers(0, 4), min_size=1, max_size=4).map(tuple))
+)
+
+
+def stored(vectors: Vectors, prefix: str = "RGB") -> Any:
+    return parse(serialize(*to_features(vectors, prefix=prefix)))
+
+
+def times(count: int) -> list[int]:
+    return [40_000 * step - 7 for step in range(count)]
+
+
+@given(stored_values)
+def test_what_goes_in_comes_out(values: NDArray[Any]) -> None:
+    before = Vectors(values=values, timestamps_us=times(len(values)), rate=12.5, minimum=-1.0, maximum=3.0)
+    after = from_features(stored(before), prefix="RGB")
+    assert (after.values.dtype, after.values.shape) == (values.dtype, values.shape)
+    assert after.values.tobytes() == values.tobytes()
+    assert list(after.timestamps_us) == times(len(values))
+    assert after.rate == 12.5
+    assert after.floats().dtype == np.float32
+    if values.dtype == np.uint8:
+        assert (after.minimum, after.maximum) == (-1.0, 3.0)
+
+
+def test_bytes_are_little_endian_whatever_the_array_is() -> None:
+    values = np.array([[1.5, -2.0]], ">f2").astype("<f2")
+    record = stored(Vectors(values=values, timestamps_us=[0], rate=1.0))
+    assert record.feature_lists["RGB/feature/bytes"] == [[bytes([0x00, 0x3E, 0x00, 0xC0])]]
+
+
+def test_two_prefixes_in_one_record() -> None:
+    one = Vectors(values=np.ones((2, 3), np.float32), timestamps_us=[0, 1], rate=1.0)
+    two = Vectors(values=np.zeros((4, 5), np.uint8), timestamps_us=times(4), rate=2.0)
+    joined = serialize(*to_features(one, prefix="RGB")) + serialize(*to_features(two, prefix="AUDIO"))
+    assert from_features(parse(joined), prefix="RGB").values.shape == (2, 3)
+    assert from_features(parse(joined), prefix="AUDIO").values.shape == (4, 5)
+
+
+def test_tensorflow_reads_the_floats(tf: Any) -> None:
+    """As MediaSequence's readers do: a list of floats for each step, and its time."""
+    values = np.random.default_rng(0).normal(size=(5, 2, 3)).astype(np.float32)
+    data = serialize(*to_features(Vectors(values=values, timestamps_us=times(5), rate=25.0), prefix="RGB"))
+    context, lists = tf.io.parse_single_sequence_example(
+        data,
+        context_features={
+            "RGB/feature/dimensions": tf.io.FixedLenFeature([2], tf.int64),
+            "RGB/feature/rate": tf.io.FixedLenFeature([], tf.float32),
+        },
+        sequence_features={
+            "RGB/feature/floats": tf.io.FixedLenSequenceFeature([6], tf.float32),
+            "RGB/feature/timestamp": tf.io.FixedLenSequenceFeature([], tf.int64),
+        },
+    )
+    assert context["RGB/feature/dimensions"].numpy().tolist() == [2, 3]
+    assert float(context["RGB/feature/rate"]) == 25.0
+    np.testing.assert_array_equal(lists["RGB/feature/floats"].numpy().reshape(5, 2, 3), values)
+    assert lists["RGB/feature/timestamp"].numpy().tolist() == times(5)
+
+
+# Quantised values
+
+
+@pytest.mark.parametrize(("minimum", "maximum"), RANGES)
+def test_dequantised_as_youtube8m_does_it(tf: Any, minimum: float, maximum: float) -> None:
+    """``Dequantize`` of its utils.py, in TensorFlow: every bit of every value."""
+
+    def by_its_program(vector: Any) -> Any:
+        quantized_range = maximum - minimum
+        scalar = quantized_range / 255.0
+        bias = (quantized_range / 512.0) + minimum
+        return tf.cast(vector, tf.float32) * scalar + bias
+
+    ours = dequantise(EVERY, minimum=minimum, maximum=maximum)
+    assert ours.dtype == np.float32
+    np.testing.assert_array_equal(ours, by_its_program(EVERY).numpy())
+    np.testing.assert_array_equal(ours, tf.function(by_its_program)(EVERY).numpy())
+
+
+@pytest.mark.parametrize(("minimum", "maximum"), RANGES)
+def test_quantising_is_the_inverse(minimum: float, maximum: float) -> None:
+    floats = dequantise(EVERY, minimum=minimum, maximum=maximum)
+    np.testing.assert_array_equal(quantise(floats, minimum=minimum, maximum=maximum), EVERY)
+
+
+@given(arrays(np.float32, 7, elements=st.floats(-5, 5, width=32)), st.sampled_from(RANGES))
+def test_the_nearest_value_is_chosen(values: NDArray[np.float32], bounds: tuple[float, float]) -> None:
+    minimum, maximum = bounds
+    chosen = dequantise(quantise(values, minimum=minimum, maximum=maximum), minimum=minimum, maximum=maximum)
+    candidates = dequantise(EVERY, minimum=minimum, maximum=maximum).astype(np.float64)
+    best = np.abs(candidates[:, None] - values).min(axis=0)
+    np.testing.assert_array_less(
+        np.abs(chosen.astype(np.float64) - values), best + 1e-5 * (maximum - minimum) + 1e-9
+    )
+
+
+@given(arrays(np.float64, 20, elements=st.floats(-1e6, 1e6)))
+def test_quantising_keeps_the_order(values: NDArray[np.float64]) -> None:
+    assert (np.diff(quantise(np.sort(values)).astype(int)) >= 0).all()
+
+
+# Records that are not what they should be
+
+
+def whole() -> tuple[dict[str, Any], dict[str, Any]]:
+    values = np.arange(12, dtype=np.float16).reshape(3, 2, 2)
+    return to_features(Vectors(values=values, timestamps_us=times(3), rate=1.0), prefix="RGB")
+
+
+def test_another_prefix() -> None:
+    with pytest.raises(DatasetError, match="without features of the prefix 'FLOW'"):
+        from_features(parse(serialize(*whole())), prefix="FLOW")
+
+
+@pytest.mark.parametrize("missing", ["RGB/feature/bytes", "RGB/feature/timestamp"])
+def test_a_list_that_is_missing(missing: str) -> None:
+    context, lists = whole()
+    del lists[missing]
+    with pytest.raises(DatasetError, match=f"a record without the list '{missing}'"):
+        from_features(parse(serialize(context, lists)), prefix="RGB")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"RGB/feature/dimensions": [2, 3]}, r"not of the shape \[3, 2, 3\]"),
+        ({"RGB/feature/dtype": "uint8"}, r"not of the shape \[3, 2, 2\]"),
+        ({"RGB/feature/dtype": "float64"}, "of the type 'float64': expected float32, float16, uint8"),
+        ({"RGB/feature/dtype": "float32"}, "a record without the list 'RGB/feature/floats'"),
+    ],
+)
+def test_a_context_that_does_not_fit(changes: dict[str, Any], said: str) -> None:
+    context, lists = whole()
+    with pytest.raises(DatasetError, match=said):
+        from_features(parse(serialize({**context, **changes}, lists)), prefix="RGB")
+
+
+def test_lists_of_different_lengths() -> None:
+    context, lists = whole()
+    lists["RGB/feature/timestamp"] = [0, 1]
+    with pytest.raises(DatasetError, match=r"not of the shape \[2, 2, 2\]"):
+        from_features(parse(serialize(context, lists)), prefix="RGB")
+    context, lists = to_features(
+        Vectors(values=np.ones((2, 2), np.float32), timestamps_us=[0, 1], rate=1.0), prefix="RGB"
+    )
+    lists["RGB/feature/floats"] = [[1.0], [1.0, 2.0, 3.0]]
+    with pytest.raises(DatasetError, match=r"not of the shape \[2, 2\]"):
+        from_features(parse(serialize(context, lists)), prefix="RGB")

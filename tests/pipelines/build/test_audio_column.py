@@ -1,0 +1,156 @@
+"""The audio column of a small dataset: what is stored, by TensorFlow's own parser."""
+
+import wave
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from reelmill.datasets.column import Column, Shard
+from reelmill.datasets.manifest import Clip
+from reelmill.datasets.records.feature_arrays import from_features
+from reelmill.datasets.records.sequence_example import parse
+from reelmill.datasets.records.tfrecord import read_record_at
+from reelmill.datasets.storage import open_read
+from reelmill.datasets.verify import verify_dataset
+from reelmill.features.audio.recipe import AudioOptions, AudioRecipe
+from reelmill.features.recipe import ClipError, Payload, Request
+
+
+def records(dataset: Path, name: str) -> dict[str, bytes]:
+    column = Column(str(dataset), name)
+    found = {}
+    for row in column.index().to_pylist():
+        shard = Shard(row["split"], row["shard"], column.description.shards[row["split"]])
+        with open_read(column.shard_path(shard)) as file:
+            found[row["clip_id"]] = read_record_at(file, row["offset"], size=row["size"])
+    return found
+
+
+@pytest.fixture
+def build_audio(
+    moving_dataset: Path, moving_collection: Path, build_recipe: Callable[..., Any]
+) -> Callable[..., Any]:
+    def build(name: str = "audio", *, max_quarantine: float = 0.4, **options: Any) -> Any:
+        recipe = AudioRecipe(name=name, options=AudioOptions(**options), raw=str(moving_collection))
+        return build_recipe(moving_dataset, recipe, max_quarantine=max_quarantine)
+
+    return build
+
+
+def test_what_is_stored(moving_dataset: Path, build_audio: Callable[..., Any], tf: Any) -> None:
+    """Ten clips of fourteen have none; that they have no sound does not count against the build."""
+    result = build_audio()
+    assert (result.written, result.quarantined) == (4, 10)
+    ledger = Column(str(moving_dataset), "audio").ledger().to_pylist()
+    reasons = [row["reason"] for row in ledger if row["reason"]]
+    assert sorted(reasons) == ["empty", *["no_audio"] * 8, "not_a_video"]
+    index = {row["clip_id"]: row["steps"] for row in Column(str(moving_dataset), "audio").index().to_pylist()}
+    assert set(index) == {f"{side}/{number}.mp4" for side in ("left", "right") for number in (0, 2)}
+    for clip_id, record in records(moving_dataset, "audio").items():
+        context, lists = tf.io.parse_single_sequence_example(
+            record,
+            context_features={
+                f"WAVEFORM/feature/{key}": tf.io.FixedLenFeature([], tf.int64)
+                for key in ("sample_rate", "num_channels", "num_samples")
+            },
+            sequence_features={
+                "WAVEFORM/feature/floats": tf.io.VarLenFeature(tf.float32),
+                "WAVEFORM/feature/timestamp": tf.io.FixedLenSequenceFeature([], tf.int64),
+                "LOG_MEL/feature/floats": tf.io.FixedLenSequenceFeature([96 * 64], tf.float32),
+                "LOG_MEL/feature/timestamp": tf.io.FixedLenSequenceFeature([], tf.int64),
+            },
+        )
+        assert context["WAVEFORM/feature/sample_rate"] == 16000
+        assert context["WAVEFORM/feature/num_channels"] == 1
+        samples = tf.sparse.to_dense(lists["WAVEFORM/feature/floats"]).numpy()
+        assert samples.shape == (1, context["WAVEFORM/feature/num_samples"].numpy())
+        assert lists["WAVEFORM/feature/timestamp"].numpy().tolist() == [0]
+        spectrum = np.abs(np.fft.rfft(samples[0]))
+        hertz = spectrum.argmax() * 16000 / samples.shape[1]
+        assert hertz == pytest.approx(300 + 100 * int(clip_id[-5]), abs=3)
+        assert len(lists["LOG_MEL/feature/floats"]) == index[clip_id] == 1
+        assert lists["LOG_MEL/feature/timestamp"].numpy().tolist() == [0]
+        patches = from_features(parse(record), prefix="LOG_MEL")
+        assert patches.values.shape == (1, 96, 64)
+        assert patches.rate == pytest.approx(1 / 0.96)
+    assert verify_dataset(str(moving_dataset)).problems == []
+
+
+def test_only_one_of_both(moving_dataset: Path, build_audio: Callable[..., Any]) -> None:
+    build_audio()
+    build_audio("waves", log_mel=False, rate=8000)
+    build_audio("mels", waveform=False, patch_hop=10, dtype="float16")
+    for record in records(moving_dataset, "waves").values():
+        parsed = parse(record)
+        assert set(parsed.feature_lists) == {"WAVEFORM/feature/floats", "WAVEFORM/feature/timestamp"}
+        assert parsed.context["WAVEFORM/feature/sample_rate"] == [8000]
+    whole = {clip_id: parse(record) for clip_id, record in records(moving_dataset, "audio").items()}
+    for clip_id, record in records(moving_dataset, "mels").items():
+        parsed = parse(record)
+        assert set(parsed.feature_lists) == {"LOG_MEL/feature/bytes", "LOG_MEL/feature/timestamp"}
+        patches = from_features(parsed, prefix="LOG_MEL")
+        assert patches.values.dtype == np.float16
+        assert list(patches.timestamps_us) == [100_000 * k for k in range(len(patches.values))]
+        fine = from_features(whole[clip_id], prefix="LOG_MEL").values[0]
+        assert patches.values[0] == pytest.approx(fine, abs=5e-3)
+        # the spectra of the second patch are those of the first, ten later
+        assert np.array_equal(patches.values[0, 10:], patches.values[1, :-10])
+    assert verify_dataset(str(moving_dataset)).problems == []
+
+
+def test_again_gives_the_same_bytes(moving_dataset: Path, build_audio: Callable[..., Any]) -> None:
+    build_audio()
+    build_audio("again")
+    assert records(moving_dataset, "again") == records(moving_dataset, "audio")
+
+
+def test_a_minute(tmp_path: Path, run_ffmpeg: Callable[..., bytes], probed_clip: Callable[..., Clip]) -> None:
+    samples = np.random.default_rng(2).integers(-20000, 20000, 60 * 16000).astype(np.int16)
+    with wave.open(str(tmp_path / "a.wav"), "wb") as file:
+        file.setparams((1, 2, 16000, len(samples), "NONE", ""))
+        file.writeframes(samples.tobytes())
+    path = tmp_path / "a.mkv"
+    picture = ("-f", "lavfi", "-i", "color=s=32x32:r=5:d=60")
+    run_ffmpeg(*picture, "-i", tmp_path / "a.wav", "-c:v", "mpeg4", "-c:a", "pcm_s16le", path)
+
+    def made(**options: Any) -> Payload | ClipError:
+        maker = AudioRecipe(options=AudioOptions(**options), raw=str(tmp_path)).maker()
+        (outcome,) = maker.make(iter([Request(probed_clip(path, video="a.mkv"), {})]))
+        return outcome
+
+    payload = made()
+    assert isinstance(payload, Payload)
+    parsed = parse(payload.data)
+    (stored,) = parsed.feature_lists["WAVEFORM/feature/floats"]
+    assert np.array_equal(np.array(stored) * 32768, samples)
+    assert payload.steps == len(parsed.feature_lists["LOG_MEL/feature/floats"]) == 63
+    assert parsed.feature_lists["LOG_MEL/feature/timestamp"][-1] == [62 * 960_000]
+    assert 4 * 60 * 16000 < len(payload.data) < 6_000_000
+    too_large = made(record_mb=4)
+    assert isinstance(too_large, ClipError)
+    assert too_large.reason == "too_large"
+
+
+def test_options_that_make_no_sense() -> None:
+    with pytest.raises(ValidationError, match="nothing would be stored"):
+        AudioOptions(waveform=False, log_mel=False)
+    with pytest.raises(ValidationError, match="rate = 8000 is too low for log_mel"):
+        AudioOptions(rate=8000)
+
+
+def test_what_a_recipe_says(moving_collection: Path, probed_clip: Callable[..., Clip]) -> None:
+    recipe = AudioRecipe(options=AudioOptions(), raw=str(moving_collection))
+    assert recipe.reads == ()
+    assert recipe.follows == "frames"
+    assert {"ffmpeg", "libavcodec", "libswresample", "numpy"} <= set(recipe.made_by())
+    clip = probed_clip(moving_collection / "left" / "0.mp4", video="left/gone.mp4")
+    (outcome,) = recipe.maker().make(iter([Request(clip, {})]))
+    assert isinstance(outcome, ClipError)
+    assert outcome.reason == "missing"
+    (outcome,) = recipe.maker().make(iter([Request(probed_clip(moving_collection / "left/text.mp4"), {})]))
+    assert isinstance(outcome, ClipError)
+    assert outcome.reason == "not_a_video"

@@ -1,0 +1,359 @@
+"""Builds of whole columns from real encoded videos: determinism, resuming, incremental rebuilds, the ledger."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reelmill.datasets import storage
+from reelmill.datasets.column import Column
+from reelmill.datasets.errors import BuildError, DatasetError, UsageError
+from reelmill.datasets.manifest import Manifest
+from reelmill.datasets.records.sequence_example import parse
+from reelmill.datasets.records.tfrecord import read_records, write_record
+from reelmill.datasets.verify import verify_dataset
+from reelmill.features.frames.recipe import FramesOptions, FramesRecipe
+from reelmill.features.video import ffmpeg
+from reelmill.pipelines.build.builder import BuildResult, build_column
+from reelmill.pipelines.build.recipe_registry import column_recipe
+from reelmill.pipelines.scan.scanner import ScanSection, scan
+
+IN_PROCESS = ("--direct_running_mode=in_memory", "--direct_num_workers=1")
+
+Encode = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def collection(tmp_path_factory: pytest.TempPathFactory, make_video: Encode) -> Path:
+    """24 short clips of two classes in both codecs, and five that are broken each in its way."""
+    root = tmp_path_factory.mktemp("collection")
+    for number in range(24):
+        label = ("run", "walk")[number % 2]
+        video(
+            make_video, root / label / f"clip {number:02d} [x] #&.{('mp4', 'avi')[number % 3 == 0]}", number
+        )
+    (root / "run" / "empty.mp4").touch()
+    (root / "run" / "text.mp4").write_text("this is not a video\n" * 50)
+    (root / "walk" / "playlist.mp4").write_text("#EXTM3U\n#EXTINF:1,\nclip.mp4\n#EXT-X-ENDLIST\n")
+    whole = (root / "run" / "clip 02 [x] #&.mp4").read_bytes()
+    (root / "walk" / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    os.symlink("nowhere.mp4", root / "walk" / "gone.mp4")
+    return root
+
+
+def video(make_video: Encode, path: Path, number: int, *, frames: int = 12) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    codec = ("mpeg4", "-q:v", "4") if path.suffix == ".avi" else ("libx264", "-preset", "ultrafast")
+    source = f"testsrc2=size=96x64:rate=25:duration={(frames + number % 5) / 25},hue=h={number * 11}"
+    make_video(path, source, codec=codec)
+
+
+def build(
+    root: Path,
+    dataset: Path,
+    *,
+    beam: tuple[str, ...] = IN_PROCESS,
+    rescan: bool = True,
+    options: dict[str, Any] | None = None,
+    **keys: Any,
+) -> BuildResult:
+    if rescan:
+        scan(
+            str(dataset),
+            ScanSection(raw=str(root), name="set", options=options or {}),
+            beam_options=IN_PROCESS,
+        )
+    section = FramesOptions(**{"short_side": 48, "max_quarantine": 0.5, **keys})
+    return build_column(
+        str(dataset),
+        FramesRecipe(options=section, raw=str(root)),
+        shards=section.shards,
+        max_quarantine=section.max_quarantine,
+        workers=section.workers,
+        beam_options=beam,
+    )
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="session")
+def reference(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    dataset = tmp_path_factory.mktemp("reference")
+    result = build(collection, dataset, shards=3)
+    assert result.written == 24
+    return dataset
+
+
+def test_every_clip_is_written_or_quarantined_with_its_reason(reference: Path) -> None:
+    ledger = Column(str(reference), "frames").ledger().to_pylist()
+    reasons = {Path(row["clip_id"]).stem: row["reason"] for row in ledger if row["outcome"] == "quarantined"}
+    assert reasons == {
+        "empty": "empty",
+        "text": "not_a_video",
+        "playlist": "forbidden_format",
+        "cut": "not_a_video",
+        "gone": "missing",
+    }
+    assert len(ledger) == 29
+    assert verify_dataset(str(reference)).problems == []
+
+
+def test_nothing_that_is_hashed_names_this_machine(reference: Path, collection: Path) -> None:
+    for path in (reference / "frames").iterdir():
+        content = path.read_bytes()
+        assert str(collection).encode() not in content
+        assert os.uname().nodename.encode() not in content or len(os.uname().nodename) < 4
+
+
+@pytest.mark.parametrize(
+    "beam",
+    [
+        IN_PROCESS,
+        ("--direct_running_mode=multi_threading", "--direct_num_workers=2"),
+        ("--direct_num_workers=1",),
+        ("--direct_num_workers=2",),
+        ("--direct_num_workers=4",),
+    ],
+    ids=["in_memory", "multi_threading", "1 process", "2 processes", "4 processes"],
+)
+def test_bytes_do_not_depend_on_the_runner(
+    beam: tuple[str, ...], reference: Path, collection: Path, tmp_path: Path
+) -> None:
+    build(collection, tmp_path, beam=beam, shards=3)
+    assert digests(tmp_path / "frames") == digests(reference / "frames")
+    assert (tmp_path / "manifest.parquet").read_bytes() == (reference / "manifest.parquet").read_bytes()
+
+
+def wrapper(path: Path, before: str, options: str = "") -> Path:
+    """A program that runs ffmpeg with options of ours put before its own."""
+    path.write_text(f'#!/bin/sh\n{before}\nexec "{ffmpeg.binary()}" {options} "$@"\n')
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def use_ffmpeg(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None]]:
+    def use(program: Path) -> None:
+        monkeypatch.setenv("REELMILL_FFMPEG", str(program))
+        ffmpeg.binary.cache_clear()
+
+    yield use
+    monkeypatch.undo()
+    ffmpeg.binary.cache_clear()
+
+
+def test_bytes_do_not_depend_on_the_processors_generation(
+    reference: Path,
+    collection: Path,
+    tmp_path: Path,
+    use_ffmpeg: Callable[[Path], None],
+) -> None:
+    use_ffmpeg(wrapper(tmp_path / "ffmpeg", f'echo ran >> "{tmp_path}/log"', "-cpuflags sse2"))
+    build(collection, tmp_path / "set", shards=3)
+    assert (tmp_path / "log").read_text().count("ran") >= 24
+    assert digests(tmp_path / "set" / "frames") == digests(reference / "frames")
+
+
+def holds_clips(part: Path) -> bool:
+    return bool(json.loads(part.read_text())["index"])
+
+
+def test_killed_build_goes_on_where_it_stopped(reference: Path, collection: Path, tmp_path: Path) -> None:
+    slow = wrapper(tmp_path / "ffmpeg", "sleep 0.15")
+    params = {
+        "dataset": "set",
+        "scan": {"raw": str(collection), "name": "set"},
+        "frames": {"short_side": 48, "max_quarantine": 0.5, "shards": 3, "workers": 1},
+    }
+    (tmp_path / "params.yaml").write_text(json.dumps(params))
+    command = [sys.executable, "-m", "reelmill.pipelines", "frames"]
+    shutil.copytree(reference, tmp_path / "set", ignore=shutil.ignore_patterns("frames"))
+    environment = {**os.environ, "REELMILL_FFMPEG": str(slow)}
+    build_folder = tmp_path / "set" / ".frames.build"
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as child:
+        deadline = time.monotonic() + 90
+        while not any(map(holds_clips, build_folder.glob("*.part.json"))) and time.monotonic() < deadline:
+            assert child.poll() is None, "the build ended before it could be killed"
+            time.sleep(0.05)
+        child.send_signal(signal.SIGKILL)
+    assert not (tmp_path / "set" / "frames").exists()
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    throughput = json.loads((tmp_path / "metrics" / "frames.throughput.json").read_text())
+    assert throughput["shards_resumed"] >= 1
+    assert throughput["clips_made"] < 24
+    assert digests(tmp_path / "set" / "frames") == digests(reference / "frames")
+    assert not build_folder.exists()
+
+
+def test_adding_videos_decodes_only_them(make_video: Encode, tmp_path: Path) -> None:
+    root = tmp_path / "raw"
+    for number in range(200):
+        video(make_video, root / "run" / f"{number:03d}.avi", number, frames=2)
+    first = build(root, tmp_path / "grown")
+    assert (first.clips_made, first.written) == (200, 200)
+    for number in range(200, 205):
+        video(make_video, root / "run" / f"{number:03d}.avi", number, frames=2)
+    second = build(root, tmp_path / "grown")
+    assert second.clips_made == 5
+    assert second.written == 205
+    build(root, tmp_path / "scratch")
+    assert digests(tmp_path / "grown" / "frames") == digests(tmp_path / "scratch" / "frames")
+    third = build(root, tmp_path / "grown")
+    assert (third.clips_made, third.clips_copied, third.shards_kept) == (0, 0, third.shards)
+
+
+def test_relabelled_moved_and_removed_clips_decode_nothing(
+    reference: Path, collection: Path, tmp_path: Path
+) -> None:
+    root, dataset = tmp_path / "raw", tmp_path / "set"
+    shutil.copytree(collection, root, symlinks=True)
+    shutil.copytree(reference, dataset)
+    # a class before the others moves every label index; other fractions move clips between splits
+    (root / "crawl").mkdir()
+    next(root.glob("run/clip 04*")).unlink()
+    changed = build(root, dataset, shards=2, options={"val": 0.3, "test": 0.3})
+    assert changed.clips_made == 0
+    assert changed.written == 23
+    build(root, tmp_path / "scratch", shards=2, options={"val": 0.3, "test": 0.3})
+    assert digests(dataset / "frames") == digests(tmp_path / "scratch" / "frames")
+    assert verify_dataset(str(dataset)).problems == []
+
+
+def test_changed_video_and_changed_parameter_decode_again(
+    reference: Path, collection: Path, tmp_path: Path, make_video: Encode
+) -> None:
+    root, dataset = tmp_path / "raw", tmp_path / "set"
+    shutil.copytree(collection, root, symlinks=True)
+    shutil.copytree(reference, dataset)
+    video(make_video, next(root.glob("run/clip 04*")), 99)
+    (root / "walk" / "gone.mp4").unlink()
+    video(make_video, root / "walk" / "gone.mp4", 98)
+    assert build(root, dataset, shards=3).clips_made == 2
+    assert build(root, dataset, shards=3, quality=50).clips_made == 25
+    assert build(root, dataset, shards=3, quality=50, timeout_s=9.0).clips_made == 0
+
+
+def test_a_damaged_shard_is_mended_by_decoding(reference: Path, collection: Path, tmp_path: Path) -> None:
+    dataset = tmp_path / "set"
+    shutil.copytree(reference, dataset)
+    shard = next(p for p in sorted((dataset / "frames").iterdir()) if "train" in p.name)
+    shard.write_bytes(shard.read_bytes()[:-1])
+    assert verify_dataset(str(dataset)).problems != []
+    mended = build(collection, dataset, shards=3)
+    assert mended.clips_made == 1
+    assert digests(dataset / "frames") == digests(reference / "frames")
+
+
+def test_too_many_quarantined_fail_and_leave_the_old_column_alone(
+    reference: Path, collection: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(BuildError, match=r"5 of 29 clips are quarantined, more than max_quarantine = 0.1 "):
+        build(collection, tmp_path / "new", shards=3, max_quarantine=0.1)
+    assert (tmp_path / "new" / "frames" / "ledger.parquet").exists()
+    with pytest.raises(DatasetError, match="no finished column"):
+        Column(str(tmp_path / "new"), "frames")
+    again = build(collection, tmp_path / "new", shards=3)
+    assert (again.clips_made, again.shards_resumed) == (0, again.shards)
+    assert digests(tmp_path / "new" / "frames") == digests(reference / "frames")
+    with pytest.raises(BuildError, match="quarantined"):
+        build(collection, tmp_path / "new", shards=3, max_quarantine=0.1, quality=40)
+    assert digests(tmp_path / "new" / "frames") == digests(reference / "frames")
+
+
+def test_full_disk_is_one_line_and_loses_nothing(
+    reference: Path, collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = 0
+
+    def full(file: Any, data: bytes) -> int:
+        nonlocal written
+        written += 1
+        if written > 12:
+            raise OSError(28, "No space left on device")
+        return write_record(file, data)
+
+    monkeypatch.setattr("reelmill.pipelines.build.shard.write_record", full)
+    with pytest.raises(BuildError, match=r"^No space left on device; what is finished is kept"):
+        build(collection, tmp_path, shards=3)
+    monkeypatch.undo()
+    assert not [name for name in os.listdir(tmp_path / ".frames.build") if storage.is_temporary(name)]
+    result = build(collection, tmp_path, shards=3)
+    assert 0 < result.clips_made <= 24
+    assert digests(tmp_path / "frames") == digests(reference / "frames")
+
+
+def test_two_builds_of_one_column_exclude_each_other(
+    reference: Path, collection: Path, tmp_path: Path
+) -> None:
+    from reelmill.pipelines.build.builder import _lock
+
+    shutil.copytree(reference, tmp_path / "set")
+    with (
+        _lock(str(tmp_path / "set"), "frames"),
+        pytest.raises(BuildError, match="another build of 'frames'"),
+    ):
+        build(collection, tmp_path / "set", rescan=False)
+
+
+def test_windows_hold_every_frame_once(collection: Path, tmp_path: Path, make_video: Encode) -> None:
+    root = tmp_path / "raw"
+    video(make_video, root / "run" / "long.mp4", 0, frames=100)
+    whole = tmp_path / "whole"
+    build(root, whole)
+    scan(str(tmp_path / "cut"), ScanSection(raw=str(root), name="set", window_s=1.0), beam_options=IN_PROCESS)
+    assert build(root, tmp_path / "cut", rescan=False).written == 4
+    records = [parse(data) for data in all_records(tmp_path / "cut")]
+    records.sort(key=lambda record: record.feature_lists["image/timestamp"][0])
+    pieces = [step for record in records for step in record.feature_lists["image/encoded"]]
+    (one,) = [parse(data) for data in all_records(whole)]
+    assert pieces == one.feature_lists["image/encoded"]
+    assert [record.context["example/id"] for record in records] == [
+        [f"run/long.mp4@w{number:04d}".encode()] for number in range(4)
+    ]
+
+
+def all_records(dataset: Path) -> Iterator[bytes]:
+    for path in sorted((dataset / "frames").glob("*.tfrecord-*")):
+        with path.open("rb") as file:
+            yield from (data for _, data in read_records(file))
+
+
+def test_a_video_that_went_after_the_scan_is_missing(collection: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(collection, tmp_path / "raw", symlinks=True))
+    scan(str(tmp_path / "set"), ScanSection(raw=str(root), name="set"), beam_options=IN_PROCESS)
+    (root / "run" / "clip 02 [x] #&.mp4").unlink()
+    result = build(root, tmp_path / "set", rescan=False)
+    assert result.reasons["missing"] == 2
+    (row,) = [
+        r for r in Column(str(tmp_path / "set"), "frames").ledger().to_pylist() if "clip 02" in r["clip_id"]
+    ]
+    assert row["detail"] == "the file was there when the collection was scanned"
+
+
+def test_bad_input_to_a_build(tmp_path: Path, collection: Path) -> None:
+    with pytest.raises(DatasetError, match="run `reelmill scan` first"):
+        build(collection, tmp_path / "nothing", rescan=False)
+    with pytest.raises(UsageError, match="no such folder"):
+        column_recipe({}, "frames", overrides={}, raw=str(tmp_path / "absent"))
+    with pytest.raises(UsageError, match="has no option 'runnr'; did you mean 'runner'"):
+        build(collection, tmp_path / "set", beam=("--runnr=x",))
+    with pytest.raises(UsageError, match="invalid choice"):
+        build(collection, tmp_path / "set", beam=("--direct_running_mode=bad",))
+
+
+def test_manifest_order_and_counts(reference: Path) -> None:
+    with Manifest(str(reference / "manifest.parquet")) as manifest:
+        hashes = [row for table in manifest.tables(["hash"]) for row in table["hash"].to_pylist()]
+        assert manifest.num_clips == 29
+    assert hashes == sorted(hashes)

@@ -1,0 +1,393 @@
+"""What every derived column promises, whatever it holds."""
+
+import hashlib
+import json
+import os
+import pickle
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from reelmill.datasets.column import Column
+from reelmill.datasets.errors import BuildError, DatasetError, UsageError
+from reelmill.datasets.manifest import Manifest
+from reelmill.datasets.records.feature_arrays import from_features
+from reelmill.datasets.records.sequence_example import parse
+from reelmill.datasets.records.tfrecord import read_records
+from reelmill.datasets.verify import verify_dataset
+from reelmill.features.frames.recipe import FramesOptions, FramesRecipe
+from reelmill.features.recipe import ClipError, Payload, Recipe, Request
+from reelmill.pipelines.build.builder import BuildResult
+from reelmill.pipelines.build.recipe_registry import COLUMNS, column_recipe, recipe_class
+from reelmill.pipelines.scan.scanner import ScanSection, scan
+
+GUIDE = Path(__file__).parents[3] / "docs" / "adding-a-column.md"
+IN_PROCESS = ("--direct_running_mode=in_memory", "--direct_num_workers=1")
+PARAMS: dict[str, Any] = {
+    "flow": {"method": "dis_fast"},
+    "columns": {"grey": {"make": "brightness:Brightness", "bins": 8}},
+    "features": {
+        "rgb": {
+            "model": "MobileNet",
+            "weights": "random",
+            "layer": "conv_pw_1_relu",
+            "size": 32,
+            "batch_size": 5,
+        }
+    },
+}
+WITHIN = {"grey": "columns", "rgb": "features"}
+NAMES = ["grey", "flow", "motion", "audio", "rgb"]
+FROM_VIDEOS = {"motion", "audio"}
+
+BuildRecipe = Callable[..., BuildResult]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def brightness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The guide's module, where this process and its children find it."""
+    (code,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "brightness.py").write_text(code, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        patch.setenv("PYTHONPATH", str(folder))
+        yield folder
+
+
+@pytest.fixture
+def recipe(moving_collection: Path) -> Callable[..., Recipe]:
+    """The recipe of a column by its name, with these options besides those of PARAMS."""
+
+    def make(name: str, **options: Any) -> Recipe:
+        raw = str(moving_collection)
+        return column_recipe(PARAMS, name, within=WITHIN.get(name), overrides=options, raw=raw)
+
+    return make
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_column_from_its_build_to_a_broken_byte(
+    name: str, moving_dataset: Path, recipe: Callable[..., Recipe], build_recipe: BuildRecipe
+) -> None:
+    result = build_recipe(moving_dataset, recipe(name))
+    first = digests(moving_dataset / name)
+    assert result.written + result.quarantined == result.clips == 14
+    assert verify_dataset(str(moving_dataset)).problems == []
+    ledger = {row["clip_id"]: row for row in Column(str(moving_dataset), name).ledger().to_pylist()}
+    assert set(result.reasons) <= {"not_in_source", "no_motion_vectors", "no_audio", "not_a_video", "empty"}
+    if name not in FROM_VIDEOS:
+        assert result.reasons == {"not_in_source": 2}
+        assert ledger["right/empty.mp4"]["detail"] == "frames: empty"
+        assert result.failed_share == 0
+
+    # shards of equal numbers hold the same clips in the same order, but for those in quarantine
+    frames, column = Column(str(moving_dataset), "frames"), Column(str(moving_dataset), name)
+    assert column.description.shards == frames.description.shards
+    places = {row["clip_id"]: (row["split"], row["shard"], row["row"]) for row in frames.index().to_pylist()}
+    rows = column.index().to_pylist()
+    assert [places[row["clip_id"]][:2] for row in rows] == [(row["split"], row["shard"]) for row in rows]
+    assert sorted(rows, key=lambda row: places[row["clip_id"]]) == rows
+
+    # once more, from nothing and by two other workers
+    shutil.rmtree(moving_dataset / name)
+    build_recipe(moving_dataset, recipe(name), beam_options=("--direct_num_workers=2",))
+    assert digests(moving_dataset / name) == first
+
+    again = build_recipe(moving_dataset, recipe(name))
+    assert again.clips_made == 0
+    # the empty file might have been filled since
+    assert again.shards_kept == again.shards - ("empty" in again.reasons)
+    assert digests(moving_dataset / name) == first
+
+    # one wrong byte is found and named, and mended by the next build, which makes that clip alone
+    row = max(rows, key=lambda row: row["size"])
+    (shard,) = [
+        s for s in column.description.shard_list() if (s.split, s.number) == (row["split"], row["shard"])
+    ]
+    path = Path(column.shard_path(shard))
+    content = bytearray(path.read_bytes())
+    content[row["offset"] + 12 + row["size"] // 2] ^= 1
+    path.write_bytes(content)
+    (problem,) = verify_dataset(str(moving_dataset)).problems
+    assert path.name in problem
+    assert row["clip_id"] in problem
+    assert "checksum" in problem
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_adding_clips_makes_only_them(
+    name: str,
+    moving_collection: Path,
+    recipe: Callable[..., Recipe],
+    build_recipe: BuildRecipe,
+    tmp_path: Path,
+) -> None:
+    raw = Path(shutil.copytree(moving_collection, tmp_path / "raw"))
+    later = [raw / "left" / "1.mp4", raw / "right" / "2.mp4"]
+    for path in later:
+        path.rename(tmp_path / f"{path.parent.name}-{path.name}")
+
+    def build(dataset: Path) -> BuildResult:
+        scan(str(dataset), ScanSection(raw=str(raw), name="set"), beam_options=IN_PROCESS)
+        frames = FramesRecipe(options=FramesOptions(short_side=64), raw=str(raw))
+        build_recipe(dataset, frames, shards=2)
+        made = recipe(name)
+        return build_recipe(dataset, type(made)(name=made.name, options=made.options, raw=str(raw)))
+
+    grown, whole = tmp_path / "grown" / "set", tmp_path / "whole" / "set"
+    before = build(grown)
+    for path in later:
+        (tmp_path / f"{path.parent.name}-{path.name}").rename(path)
+    after, scratch = build(grown), build(whole)
+    # clips in quarantine are there in both; in the second build only those that may pass are tried again
+    assert after.written == scratch.written
+    assert after.clips_made <= 2 + before.reasons.get("empty", 0)
+    assert after.clips_copied + after.clips_made <= after.clips
+    assert digests(grown / name) == digests(whole / name)
+
+
+SLOW_BUILD = """
+import pickle, sys, time
+from reelmill.pipelines.build.builder import build_column
+
+class Slow:
+    def __init__(self, maker):
+        self.maker, self.close = maker, maker.close
+    def make(self, requests):
+        return self.maker.make(later(requests))
+
+def later(requests):
+    for request in requests:
+        time.sleep(0.1)
+        yield request
+
+recipe, options = pickle.load(sys.stdin.buffer)
+maker = type(recipe).maker
+type(recipe).maker = lambda self: Slow(maker(self))
+build_column("set", recipe, **options)
+"""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_killed_build_goes_on(
+    name: str, moving_dataset: Path, recipe: Callable[..., Recipe], build_recipe: BuildRecipe
+) -> None:
+    """Killed in its second shard; test_build.py has the same by the command line."""
+    options = {"max_quarantine": 0.5, "beam_options": IN_PROCESS}
+    command = [sys.executable, "-c", SLOW_BUILD]
+    parts = moving_dataset / f".{name}.build"
+    with subprocess.Popen(
+        command, cwd=moving_dataset.parent, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as child:
+        assert child.stdin is not None
+        child.stdin.write(pickle.dumps((recipe(name), options)))
+        child.stdin.close()
+        deadline = time.monotonic() + 90
+        while not any(json.loads(p.read_text())["index"] for p in parts.glob("*.part.json")):
+            assert child.poll() is None, "the build ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        child.send_signal(signal.SIGKILL)
+    assert not (moving_dataset / name).exists()
+    result = build_recipe(moving_dataset, recipe(name))
+    assert result.shards_resumed >= 1
+    assert result.clips_made < result.clips
+    assert verify_dataset(str(moving_dataset)).problems == []
+    found = digests(moving_dataset / name)
+    shutil.rmtree(moving_dataset / name)
+    build_recipe(moving_dataset, recipe(name))
+    assert digests(moving_dataset / name) == found
+
+
+def test_the_guides_column_holds_histograms(
+    moving_dataset: Path, recipe: Callable[..., Recipe], build_recipe: BuildRecipe
+) -> None:
+    build_recipe(moving_dataset, recipe("grey"))
+    for grey, frames in zip(*(records(moving_dataset / name) for name in ("grey", "frames")), strict=True):
+        stored = from_features(parse(grey), prefix="GREY")
+        jpegs = [step[0] for step in parse(frames).feature_lists["image/encoded"]]
+        pictures: list[Any] = [
+            cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_GRAYSCALE) for jpeg in jpegs
+        ]
+        shares = [np.bincount(picture.ravel() // 32, minlength=8) / picture.size for picture in pictures]
+        np.testing.assert_allclose(stored.values, shares, atol=1e-6)
+        times = [step[0] for step in parse(frames).feature_lists["image/timestamp"]]
+        assert list(stored.timestamps_us) == times
+
+
+def records(column: Path) -> list[bytes]:
+    found = []
+    for path in sorted(column.glob("*.tfrecord-*")):
+        with path.open("rb") as file:
+            found += [data for _, data in read_records(file)]
+    return found
+
+
+def test_other_frames_make_other_records(
+    moving_dataset: Path,
+    moving_collection: Path,
+    recipe: Callable[..., Recipe],
+    build_recipe: BuildRecipe,
+) -> None:
+    build_recipe(moving_dataset, recipe("grey"))
+    smaller = FramesRecipe(options=FramesOptions(short_side=32), raw=str(moving_collection))
+    build_recipe(moving_dataset, smaller, shards=2)
+    assert verify_dataset(str(moving_dataset)).problems == [
+        "grey: 'frames' has changed since it was made from it: build 'grey' again"
+    ]
+    assert build_recipe(moving_dataset, recipe("grey")).clips_made == 12
+    assert verify_dataset(str(moving_dataset)).problems == []
+    # relabelled clips keep their payloads
+    with Manifest(str(moving_dataset / "manifest.parquet")) as manifest:
+        assert manifest.num_clips == 14
+    relabelled = ScanSection(raw=str(moving_collection), name="set", options={"val": 0.4})
+    scan(str(moving_dataset), relabelled, beam_options=IN_PROCESS)
+    build_recipe(moving_dataset, smaller, shards=2)
+    moved = build_recipe(moving_dataset, recipe("grey"))
+    assert (moved.clips_made, moved.written) == (0, 12)
+    assert verify_dataset(str(moving_dataset)).problems == []
+
+
+def test_other_options_make_other_records(
+    moving_dataset: Path, recipe: Callable[..., Recipe], build_recipe: BuildRecipe
+) -> None:
+    build_recipe(moving_dataset, recipe("grey"))
+    assert build_recipe(moving_dataset, recipe("grey", workers=1, max_quarantine=0.9)).clips_made == 0
+    assert build_recipe(moving_dataset, recipe("grey", bins=4)).clips_made == 12
+
+
+def test_sources_that_are_not_there_or_not_whole(
+    moving_dataset: Path, recipe: Callable[..., Recipe], build_recipe: BuildRecipe, tmp_path: Path
+) -> None:
+    shutil.copytree(moving_dataset, tmp_path / "bare", ignore=shutil.ignore_patterns("frames"))
+    with pytest.raises(DatasetError, match=r"no finished column 'frames' .*: build it first"):
+        build_recipe(tmp_path / "bare", recipe("grey"))
+    frames = Column(str(moving_dataset), "frames")
+    row = max(frames.index().to_pylist(), key=lambda row: row["size"])
+    (shard,) = [
+        s for s in frames.description.shard_list() if (s.split, s.number) == (row["split"], row["shard"])
+    ]
+    content = bytearray(Path(frames.shard_path(shard)).read_bytes())
+    content[row["offset"] + 100] ^= 1
+    Path(frames.shard_path(shard)).write_bytes(content)
+    with pytest.raises(
+        (BuildError, DatasetError), match=r"'frames' is damaged at clip .*: build 'frames' again"
+    ):
+        build_recipe(moving_dataset, recipe("grey"))
+    assert not (moving_dataset / "grey").exists()
+
+
+def test_a_source_of_another_manifest(
+    moving_dataset: Path,
+    moving_collection: Path,
+    recipe: Callable[..., Recipe],
+    build_recipe: BuildRecipe,
+    tmp_path: Path,
+) -> None:
+    raw = Path(shutil.copytree(moving_collection, tmp_path / "raw"))
+    shutil.copy(raw / "left" / "0.mp4", raw / "left" / "new.mp4")
+    scan(str(moving_dataset), ScanSection(raw=str(raw), name="set"), beam_options=IN_PROCESS)
+    with pytest.raises(
+        (BuildError, DatasetError), match=r"knows nothing of clip 'left/new.mp4'.*build 'frames' again"
+    ):
+        build_recipe(moving_dataset, recipe("grey"))
+    scan(
+        str(moving_dataset),
+        ScanSection(raw=str(raw), name="set", options={"val": 0.0, "test": 0.0}),
+        beam_options=IN_PROCESS,
+    )
+    with pytest.raises(DatasetError, match=r"has the splits .*, the manifest .*build 'frames' again first"):
+        build_recipe(moving_dataset, recipe("grey"))
+
+
+@pytest.mark.parametrize(
+    ("params", "name", "within", "said"),
+    [
+        ({}, "grey", "columns", "no column 'grey' in its section columns; there is none"),
+        ({"columns": {"a": {}}}, "a", "columns", "columns.a.make = None: name a recipe as module:callable"),
+        ({"columns": {"a": {"make": "x"}}}, "a", "columns", "columns.a.make = 'x'"),
+        ({"columns": {"a": {"make": "no_such:X"}}}, "a", "columns", "cannot import 'no_such'"),
+        ({"columns": {"a": {"make": "brightness:X"}}}, "a", "columns", "has no Recipe of the name 'X'"),
+        (
+            {"columns": {"a": {"make": "brightness:histogram"}}},
+            "a",
+            "columns",
+            "has no Recipe of the name 'histogram'",
+        ),
+        (
+            {"columns": {"a": {"make": "brightness:Brightness", "bin": 3}}},
+            "a",
+            "columns",
+            "unknown key 'columns.a.bin'; valid keys: bins, max_quarantine, workers",
+        ),
+        ({"columns": {"frames": {}}}, "frames", "columns", "'frames' cannot name a column"),
+        ({"columns": {"a/b": {}}}, "a/b", "columns", "'a/b' cannot name a column"),
+        ({"columns": ["a"]}, "a", "columns", "columns must be a section of columns by name"),
+        ({"features": {"a": 3}}, "a", "features", "features.a must be a section of keys, not 3"),
+        ({"flow": {"methd": "x"}}, "flow", None, "unknown key 'flow.methd'; valid keys: method"),
+    ],
+)
+def test_wrong_descriptions_are_named(params: Any, name: str, within: str | None, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        column_recipe(params, name, within=within, overrides={}, raw=".")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_videos_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such folder"):
+        column_recipe({}, "motion", overrides={}, raw=str(tmp_path / "absent"))
+    assert column_recipe({}, "flow", overrides={}, raw=str(tmp_path / "absent")).reads == ("frames",)
+
+
+@pytest.mark.parametrize("place", COLUMNS.values())
+def test_recipes_say_what_they_are(place: str) -> None:
+    found = recipe_class(place)
+    assert re.fullmatch("[a-z_]+", found.kind)
+    for field in found.Options.model_fields.values():
+        assert field.description
+        assert not field.description.endswith(".")
+
+
+def test_batches_may_cross_clips(
+    moving_dataset: Path, build_recipe: BuildRecipe, recipe: Callable[..., Recipe]
+) -> None:
+    """A maker that reads ahead gives back outcomes in order, errors among them."""
+    inner = recipe("grey").maker()
+
+    class Ahead:
+        def make(self, requests: Iterator[Request]) -> Iterator[Payload | ClipError]:
+            taken = list(requests)
+            for request, outcome in zip(taken, inner.make(iter(taken)), strict=True):
+                yield ClipError("timeout", "too slow") if request.clip.clip_id == "left/1.mp4" else outcome
+
+        def close(self) -> None:
+            inner.close()
+
+    class Batching(type(recipe("grey"))):  # type: ignore[misc]
+        def maker(self) -> Any:
+            return Ahead()
+
+    made = recipe("grey")
+    result = build_recipe(moving_dataset, Batching(name="grey", options=made.options))
+    assert result.reasons == {"not_in_source": 2, "timeout": 1}
+    assert verify_dataset(str(moving_dataset)).problems == []
+    # what passed is copied, what may pass now is tried again
+    again = build_recipe(moving_dataset, made)
+    assert (again.clips_made, again.written) == (1, 12)
+    assert os.listdir(moving_dataset / "grey")

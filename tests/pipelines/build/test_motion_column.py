@@ -1,0 +1,128 @@
+"""The motion column of a small dataset: what is stored, against the frames column and TensorFlow's parser."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reelmill.datasets.column import Column, Shard
+from reelmill.datasets.manifest import Clip
+from reelmill.datasets.records import keys
+from reelmill.datasets.records.feature_arrays import from_features
+from reelmill.datasets.records.sequence_example import Parsed, parse
+from reelmill.datasets.records.tfrecord import read_record_at
+from reelmill.datasets.storage import open_read
+from reelmill.datasets.verify import verify_dataset
+from reelmill.features.motion.recipe import MotionOptions, MotionRecipe
+from reelmill.features.recipe import ClipError, Request
+
+
+def raw_records(dataset: Path, name: str) -> dict[str, bytes]:
+    column = Column(str(dataset), name)
+    found = {}
+    for row in column.index().to_pylist():
+        shard = Shard(row["split"], row["shard"], column.description.shards[row["split"]])
+        with open_read(column.shard_path(shard)) as file:
+            found[row["clip_id"]] = read_record_at(file, row["offset"], size=row["size"])
+    return found
+
+
+def records(dataset: Path, name: str) -> dict[str, Parsed]:
+    return {clip_id: parse(record) for clip_id, record in raw_records(dataset, name).items()}
+
+
+@pytest.fixture
+def build_motion(
+    moving_dataset: Path, moving_collection: Path, build_recipe: Callable[..., Any]
+) -> Callable[..., Any]:
+    def build(name: str = "motion", **options: Any) -> Any:
+        recipe = MotionRecipe(name=name, options=MotionOptions(**options), raw=str(moving_collection))
+        return build_recipe(moving_dataset, recipe)
+
+    return build
+
+
+def test_what_is_stored(moving_dataset: Path, build_motion: Callable[..., Any], tf: Any) -> None:
+    result = build_motion()
+    assert (result.written, result.quarantined) == (11, 3)
+    ledger = Column(str(moving_dataset), "motion").ledger().to_pylist()
+    reasons = {row["clip_id"]: row["reason"] for row in ledger if row["reason"]}
+    assert reasons == {
+        "left/text.mp4": "not_a_video",
+        "right/empty.mp4": "empty",
+        "right/4.mov": "no_motion_vectors",
+    }
+    frames = records(moving_dataset, "frames")
+    for clip_id, record in raw_records(moving_dataset, "motion").items():
+        parsed = parse(record)
+        motion = from_features(parsed, prefix="MOTION")
+        stamps = frames[clip_id].feature_lists[keys.IMAGE_TIMESTAMP]
+        assert list(motion.timestamps_us) == [time for (time,) in stamps]
+        assert motion.values.shape == (len(stamps), 4, 6, 2)
+        assert motion.rate == 25
+        assert parsed.context["MOTION/feature/height"] == [64]
+        assert parsed.context["MOTION/feature/width"] == [96]
+        # 2 pixels a frame, and B frames among them
+        expected = -2 if clip_id.startswith("left") else 2
+        assert np.median(motion.values[1:, 1:-1, 1:-1, 0]) == pytest.approx(expected, abs=0.25)
+        assert np.median(motion.values[1:, 1:-1, 1:-1, 1]) == pytest.approx(0, abs=0.25)
+        context, lists = tf.io.parse_single_sequence_example(
+            record,
+            context_features={"MOTION/feature/dimensions": tf.io.FixedLenFeature([3], tf.int64)},
+            sequence_features={
+                "MOTION/feature/floats": tf.io.FixedLenSequenceFeature([4 * 6 * 2], tf.float32),
+                "MOTION/feature/timestamp": tf.io.FixedLenSequenceFeature([], tf.int64),
+            },
+        )
+        assert context["MOTION/feature/dimensions"].numpy().tolist() == [4, 6, 2]
+        floats = lists["MOTION/feature/floats"].numpy().reshape(motion.values.shape)
+        assert np.array_equal(floats, motion.values)
+        assert lists["MOTION/feature/timestamp"].numpy().tolist() == list(motion.timestamps_us)
+    assert 0.5 < Column(str(moving_dataset), "motion").description.figures["covered"] <= 1
+
+
+def test_half_precision_and_larger_cells(moving_dataset: Path, build_motion: Callable[..., Any]) -> None:
+    build_motion()
+    build_motion("coarse", cell=32, dtype="float16")
+    fine, coarse = records(moving_dataset, "motion"), records(moving_dataset, "coarse")
+    for clip_id, record in coarse.items():
+        values = from_features(record, prefix="MOTION").values
+        assert values.dtype == np.float16
+        assert values.shape[1:] == (2, 3, 2)
+        whole = from_features(fine[clip_id], prefix="MOTION").values
+        assert np.abs(np.median(values[1:, ..., 0]) - np.median(whole[1:, ..., 0])) < 0.3
+
+
+def test_the_dataset_stays_sound(moving_dataset: Path, build_motion: Callable[..., Any]) -> None:
+    build_motion()
+    assert verify_dataset(str(moving_dataset)).problems == []
+    before = {p.name: p.read_bytes() for p in (moving_dataset / "motion").iterdir()}
+    build_motion()
+    build_motion("again")
+    assert {p.name: p.read_bytes() for p in (moving_dataset / "motion").iterdir()} == before
+    again = {p.name: p.read_bytes() for p in (moving_dataset / "again").iterdir()}
+    shards = [name for name in before if "tfrecord" in name]
+    assert shards
+    assert all(again[name] == before[name] for name in shards)
+
+
+def test_key_frames_everywhere_are_remarked_upon(moving_collection: Path) -> None:
+    recipe = MotionRecipe(options=MotionOptions(), raw=str(moving_collection))
+    assert recipe.remarks({"covered": 0.9}) == []
+    (remark,) = recipe.remarks({"covered": 0.1})
+    assert "only 10%" in remark
+    assert recipe.reads == ()
+    assert recipe.follows == "frames"
+    assert set(recipe.made_by()) == {"av", "libavcodec", "libavformat"}
+
+
+def test_a_file_that_is_gone(moving_collection: Path, probed_clip: Callable[..., Clip]) -> None:
+    recipe = MotionRecipe(options=MotionOptions(), raw=str(moving_collection))
+    clip = probed_clip(moving_collection / "left" / "0.mp4", video="left/gone.mp4")
+    maker = recipe.maker()
+    (outcome,) = maker.make(iter([Request(clip, {})]))
+    maker.close()
+    assert isinstance(outcome, ClipError)
+    assert outcome.reason == "missing"

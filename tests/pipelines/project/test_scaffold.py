@@ -1,0 +1,279 @@
+"""New DVC projects: what ``reelmill init`` writes, refuses and takes back."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from reelmill.datasets.errors import BuildError, UsageError
+from reelmill.pipelines.build.recipe_registry import column_recipe
+from reelmill.pipelines.cli import main
+from reelmill.pipelines.demo.main_job import PROJECT as DEMO
+from reelmill.pipelines.params import TOP_LEVEL, fields_of, read_params, section
+from reelmill.pipelines.project import scaffold as module
+from reelmill.pipelines.project.scaffold import (
+    Project,
+    create,
+    dvc_text,
+    params_text,
+    path_in_project,
+    sections,
+)
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory in no repository, with a collection in it."""
+    (tmp_path / "videos" / "run").mkdir(parents=True)
+    (tmp_path / "videos" / "run" / "a.mp4").write_bytes(b"")
+    (tmp_path / "clips.csv").write_text("video,label\nrun/a.mp4,run\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    return tmp_path
+
+
+def _reelmill(*arguments: str) -> int:
+    try:
+        main([*arguments])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def _everything(folder: Path) -> set[str]:
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*")}
+
+
+def _git(*arguments: str, folder: Path) -> str:
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_the_repository_is_the_demo_project() -> None:
+    assert (REPOSITORY / "dvc.yaml").read_text() == dvc_text(DEMO)
+    assert (REPOSITORY / "params.yaml").read_text() == params_text(DEMO)
+
+
+BARE = Project(dataset="a", raw="b")
+
+
+def _stages(project: Project) -> dict[str, Any]:
+    stages: dict[str, Any] = yaml.safe_load(dvc_text(project))["stages"]
+    return stages
+
+
+def test_stages_are_the_same_but_for_columns_and_inputs() -> None:
+    assert list(_stages(BARE)) == ["scan", "frames", "features", "columns", "train", "evaluate"]
+    assert list(_stages(replace(BARE, columns=("flow", "audio"))))[2:4] == ["flow", "audio"]
+    assert {name: stage for name, stage in _stages(DEMO).items() if name != "flow"} == _stages(BARE)
+    more = _stages(replace(BARE, options={"table": "c.csv"}, inputs=("table",)))
+    assert more["scan"].pop("deps") == ["${scan.raw}", "${scan.options.table}"]
+    assert {**more["scan"], "deps": ["${scan.raw}"]} == _stages(BARE)["scan"]
+
+
+def test_columns_depend_on_what_they_are_made_from() -> None:
+    stages = _stages(replace(BARE, columns=("flow", "motion", "audio")))
+    frames = ["${dataset}/manifest.parquet", "${dataset}/frames"]
+    assert stages["flow"]["deps"] == frames
+    assert stages["flow"]["params"] == ["dataset", "flow"]
+    for name in ("motion", "audio"):
+        assert stages[name]["deps"] == ["${scan.raw}", *frames]
+        assert stages[name]["params"] == ["dataset", "scan.raw", name]
+
+
+_GIVEN: dict[str, dict[str, Any]] = {"scan": {"raw": "/a: b"}, "frames": {"quality": 75}}
+
+
+def test_params_name_every_key_with_its_default(tmp_path: Path) -> None:
+    project = Project(
+        dataset="data/x",
+        raw="/a: b",
+        settings=_GIVEN,
+        columns=("flow", "motion", "audio"),
+        features={"rgb": {"model": "VGG16", "layer": "fc2"}},
+    )
+    (tmp_path / "params.yaml").write_text(params_text(project))
+    content = read_params(str(tmp_path / "params.yaml"))
+    assert list(content) == [name for name in TOP_LEVEL if name != "pool"]
+    for name, model in sections(project.columns).items():
+        assert list(content[name]) == list(fields_of(model))
+        given = _GIVEN.get(name, {})
+        assert section(content, model, name=name, overrides={}) == model.model_validate(given)
+        for info in model.model_fields.values():
+            assert info.description
+    recipe = column_recipe(content, "rgb", within="features", overrides={}, raw=".")
+    assert list(content["features"]["rgb"]) == list(fields_of(recipe.Options))
+    assert content["columns"] == {}
+    assert content["runs"] == {"frames": {"columns": ["frames"]}}
+
+
+@pytest.mark.parametrize("project", [BARE, DEMO, replace(BARE, columns=("flow", "motion", "audio"))])
+def test_dvc_resolves_all_stages(project: Project, tmp_path: Path) -> None:
+    """With its own code: every parameter is there, and so is every entry of a section that has a stage."""
+    (tmp_path / "dvc.yaml").write_text(dvc_text(project))
+    (tmp_path / "params.yaml").write_text(params_text(project))
+    _git("init", "-q", folder=tmp_path)
+    listed = _dvc("stage", "list", "--name-only", folder=tmp_path)
+    entries = [*(f"features@{name}" for name in project.features)]
+    entries += [f"{stage}@{run}" for stage in ("train", "evaluate") for run in project.runs]
+    assert listed == ["scan", "frames", *project.columns, *entries]
+
+
+def _dvc(*arguments: str, folder: Path) -> list[str]:
+    if not (folder / ".dvc").exists():
+        subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=folder, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return done.stdout.split()
+
+
+def test_init_in_a_new_folder(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _reelmill("init", "my set", "--raw", "videos") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "next: cd 'my set' && dvc repro"
+    project = here / "my set"
+    files = {"params.yaml", "dvc.yaml", ".gitignore", ".dvcignore", "README.md", ".dvc", ".git"}
+    assert {p.name for p in project.iterdir()} == files
+    content = yaml.safe_load((project / "params.yaml").read_text())
+    assert content["dataset"] == "data/my-set"
+    assert content["scan"]["raw"] == "../videos"
+    assert Path(_git("rev-parse", "--show-toplevel", folder=project)) == project
+    # DVC accepts all of it: it resolves dvc.yaml and finds nothing wrong with the project
+    assert _dvc("stage", "list", "--name-only", folder=project) == [
+        *("scan", "frames"),
+        *("train@frames", "evaluate@frames"),
+    ]
+    # what the stages make is not git's
+    for made in ("data/my-set/frames/column.json", "model/model.keras", "metrics/frames.throughput.json"):
+        assert _git("check-ignore", made, folder=project) == made
+
+
+def test_init_with_more_columns(here: Path) -> None:
+    more = ["--column", "flow", "--column", "audio", "--column", "flow"]
+    assert _reelmill("init", "x", "--no-git", "--raw", "videos", *more) == 0
+    stages = yaml.safe_load((here / "x" / "dvc.yaml").read_text())["stages"]
+    assert list(stages) == ["scan", "frames", "flow", "audio", "features", "columns", "train", "evaluate"]
+    assert {"flow", "audio"} < set(yaml.safe_load((here / "x" / "params.yaml").read_text()))
+
+
+def test_init_in_a_repository(here: Path) -> None:
+    _git("init", "-q", folder=here)
+    assert _reelmill("init", "sets/a", "--raw", str(here / "videos")) == 0
+    project = here / "sets" / "a"
+    assert not (project / ".git").exists()
+    assert (project / ".dvc" / "config").is_file()
+    content = yaml.safe_load((project / "params.yaml").read_text())
+    assert content["scan"]["raw"] == str(here / "videos")
+
+
+def test_init_here_without_git(here: Path) -> None:
+    assert _reelmill("init", "sets", "--no-git", "--raw", "videos", "--dataset", "gs://bucket/set") == 0
+    assert not (here / "sets" / ".git").exists()
+    assert "no_scm = True" in (here / "sets" / ".dvc" / "config").read_text()
+    assert yaml.safe_load((here / "sets" / "params.yaml").read_text())["dataset"] == "gs://bucket/set"
+
+
+def test_init_of_a_table(here: Path) -> None:
+    options = ["--option", "table=clips.csv", "--option", "val=0.5"]
+    assert _reelmill("init", "t", "--no-git", "--collection", "table", "--raw", "videos", *options) == 0
+    content = yaml.safe_load((here / "t" / "params.yaml").read_text())
+    assert content["scan"]["options"] == {"table": "../clips.csv", "val": 0.5}
+    stages = yaml.safe_load((here / "t" / "dvc.yaml").read_text())["stages"]
+    assert stages["scan"]["deps"] == ["${scan.raw}", "${scan.options.table}"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["x"], "--raw"),
+        (["--raw", "videos"], "DIR"),
+        (["x", "--raw", "nowhere"], "nowhere"),
+        (["x", "--raw", "videos", "--column", "flw"], "'flw' is not one of"),
+        (["x", "--raw", "clips.csv"], "clips.csv"),
+        (["x", "--raw", "videos", "--collection", "foldr"], "folder"),
+        (["x", "--raw", "nowhere", "--collection", "mine:Own"], "nowhere"),
+        (["x", "--raw", "videos", "--option", "wrong=1"], "wrong"),
+        (["x", "--raw", "videos", "--option", "val"], "KEY=VALUE"),
+        (["x", "--raw", "videos", "--option", "val=[1"], "[1"),
+        (["x", "--raw", "videos", "--option", "val=much"], "much"),
+        (["videos/x", "--raw", "videos"], "folder of the videos"),
+        (["clips.csv", "--raw", "videos"], "clips.csv"),
+        (["clips.csv/x", "--raw", "videos"], "clips.csv is not a folder"),
+    ],
+)
+def test_bad_arguments(
+    here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    before = _everything(here)
+    assert _reelmill("init", *arguments) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert _everything(here) == before
+
+
+@pytest.mark.parametrize("name", ["params.yaml", "dvc.yaml", ".gitignore", "README.md", ".dvc", ".dvcignore"])
+def test_nothing_is_overwritten(here: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    (here / "x").mkdir()
+    (here / "x" / name).write_text("mine")
+    assert _reelmill("init", "x", "--raw", "videos") == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"x/{name}" in said
+    assert _everything(here / "x") == {name}
+    assert (here / "x" / name).read_text() == "mine"
+
+
+def test_other_files_stay(here: Path) -> None:
+    (here / "x").mkdir()
+    (here / "x" / "notes.txt").write_text("mine")
+    assert _reelmill("init", "x", "--no-git", "--raw", "videos") == 0
+    assert (here / "x" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["folder there", "new folder"])
+def test_a_failure_is_taken_back(here: Path, monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+    if there:
+        (here / "a" / "b").mkdir(parents=True)
+        (here / "a" / "b" / "notes.txt").write_text("mine")
+    before = _everything(here)
+    run = module._run
+
+    def fail_after(command: list[str], folder: Path) -> None:
+        run(command, folder)
+        if "dvc" in command:
+            raise BuildError("the disk is full")
+
+    monkeypatch.setattr(module, "_run", fail_after)
+    with pytest.raises(BuildError, match="full"):
+        create("a/b", Project(dataset="data/b", raw="../../videos"))
+    assert _everything(here) == before
+
+
+def test_a_failing_program_is_named(here: Path) -> None:
+    with pytest.raises(BuildError, match="`git no-such-command` failed"):
+        module._run(["git", "no-such-command"], here)
+
+
+def test_wrong_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match="quality"):
+        params_text(Project(dataset="a", raw="b", settings={"frames": {"quality": 500}}))
+
+
+def test_paths_as_the_project_sees_them(here: Path) -> None:
+    assert path_in_project("gs://bucket/raw", project=Path("x")) == "gs://bucket/raw"
+    assert path_in_project("/elsewhere/raw", project=Path("x")) == "/elsewhere/raw"
+    assert path_in_project(str(here / "x" / "raw"), project=Path("x")) == "raw"
+    assert path_in_project("x/raw", project=Path("x")) == "raw"
+    assert path_in_project("videos", project=Path("x")) == "../videos"
+
+
+def test_usage_errors_are_usage_errors(here: Path) -> None:
+    with pytest.raises(UsageError, match="not a folder"):
+        create("clips.csv", Project(dataset="a", raw="b"))

@@ -1,0 +1,201 @@
+"""Training and evaluation through the command line: outputs, determinism, errors."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix
+
+from reelmill.datasets.errors import UsageError
+from reelmill.datasets.manifest import Manifest
+from reelmill.pipelines.commands.evaluate import command as evaluate_command
+from reelmill.pipelines.commands.train import command as train_command
+from reelmill.train import models
+from reelmill.train.evaluation.evaluate import Evaluation, confusion_png, evaluate
+from reelmill.train.models import saving
+from reelmill.train.options import EvaluateOptions
+
+# Keras 3.15 with NumPy 2.4
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+def outputs(run: str) -> list[str]:
+    return [
+        f"metrics/evaluate/{run}.json",
+        f"metrics/train/{run}.json",
+        f"metrics/train/{run}.throughput.json",
+        f"model/{run}/model.json",
+        f"model/{run}/model.keras",
+        f"plots/confusion/{run}.csv",
+        f"plots/confusion/{run}.png",
+        f"plots/history/{run}.csv",
+    ]
+
+
+def run(command: Any, *arguments: str) -> str:
+    result = CliRunner().invoke(command, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return str(result.output)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    found = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {
+        name: content
+        for name, content in found.items()
+        if name != "params.yaml" and not name.startswith("logs")
+    }
+
+
+def test_train_and_evaluate_write_the_same_files_every_time(project: Path) -> None:
+    said = run(train_command)
+    assert [line.split()[:2] for line in said.splitlines()[:3]] == [["epoch", f"{i}/3"] for i in (1, 2, 3)]
+    assert "next: reelmill evaluate" in said
+    run(evaluate_command)
+    first = files(project)
+    assert sorted(first) == outputs("frames")
+    run(train_command)
+    run(evaluate_command)
+    second = files(project)
+    for name in outputs("frames"):
+        assert (first[name] == second[name]) == ("throughput" not in name), name
+    for name, content in first.items():
+        assert str(project).encode() not in content, name
+
+    history = list(csv.DictReader(first["plots/history/frames.csv"].decode().splitlines()))
+    assert [row["epoch"] for row in history] == ["1", "2", "3"]
+    metrics = json.loads(first["metrics/train/frames.json"])
+    assert metrics["val_accuracy"] == float(history[-1]["val_accuracy"])
+    assert (metrics["examples"], metrics["steps_per_epoch"]) == (22, 2)
+
+    # the figures, from the predictions by another library
+    rows = list(csv.DictReader(first["plots/confusion/frames.csv"].decode().splitlines()))
+    actual, predicted = [r["actual"] for r in rows], [r["predicted"] for r in rows]
+    found = json.loads(first["metrics/evaluate/frames.json"])
+    assert found["clips"] == len(rows) == 13
+    assert found["top1"] == pytest.approx(accuracy_score(actual, predicted), abs=1e-6)
+    assert found["mean_class_accuracy"] == pytest.approx(balanced_accuracy_score(actual, predicted), abs=1e-6)
+
+
+def test_the_model_learns_what_a_frame_shows(project: Path) -> None:
+    run(train_command, "--epochs", "20", "--validation-split", "null")
+    run(evaluate_command, "--split", "train")
+    assert json.loads((project / "metrics/evaluate/frames.json").read_text())["top1"] > 0.9
+    assert "val_loss" not in (project / "plots/history/frames.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--model", "resnet"], "model 'resnet': valid are frame_cnn, feature_mlp, lstm"),
+        (["--model", "feature_mlp"], "model 'feature_mlp': it reads features; 'frames' gives [2, 32, 32, 3]"),
+        (["--crop", "null"], "needs clips of one size, not whole pictures of 'frames': set crop"),
+        (["--columns", "[flow]"], "no finished column 'flow'"),
+        (["--columns", "[]"], "train.columns = []"),
+        (["--columns", "frames"], "train.columns = 'frames'"),
+        (["other"], "params.yaml has no run 'other'; there is frames"),
+        (["--batch-size", "32"], "22 examples, fewer than one batch of 32: lower batch_size"),
+        (["--split", "training"], "no clips of split 'training'"),
+        (["--validation-split", "dev"], "no clips of split 'dev'"),
+        (["--crop", "224"], "larger than the stored frames"),
+        (["--epochs", "0"], "train.epochs = 0"),
+        (["--learning-rate", "fast"], "train.learning_rate = 'fast'"),
+        (
+            ["--class-weights", "{fog: 2}"],
+            "class_weights: there is no class 'fog'; there is bright, dark, grey",
+        ),
+        (["--class-weights", "{dark: -1}"], "class_weights: dark = -1.0 must be a number from 0 on"),
+        (["--class-weights", "rare"], "train.class_weights"),
+        (["--warmup-epochs", "3"], "warmup_epochs 3 must be below epochs 3"),
+        (["--schedule", "linear"], "train.schedule = 'linear'"),
+        (["--precision", "float16"], "train.precision = 'float16'"),
+        (["--replicas", "2"], "replicas 2 with strategy 'none': set strategy to mirrored or data_parallel"),
+        (["--strategy", "multi_worker"], "needs the environment variable TF_CONFIG on every worker"),
+        (["--strategy", "data_parallel"], "needs Keras on JAX, and Keras runs on tensorflow"),
+        (["--params", "other.yaml"], "other.yaml"),
+        (["--dataset", "nowhere"], "no manifest at 'nowhere/manifest.parquet'"),
+    ],
+)
+def test_bad_training_input_is_explained_and_leaves_nothing(
+    project: Path, arguments: list[str], said: str
+) -> None:
+    result = CliRunner().invoke(train_command, arguments)
+    assert isinstance(result.exception, ValueError)
+    assert said in str(result.exception)
+    assert files(project) == {}
+
+
+def test_evaluating_without_a_model(project: Path) -> None:
+    with pytest.raises(UsageError, match="no trained model in 'model/frames': run `reelmill train` first"):
+        CliRunner().invoke(evaluate_command, [], catch_exceptions=False)
+    assert files(project) == {}
+
+
+def small_model(folder: str, classes: list[str]) -> None:
+    inputs = {"frames": models.InputSpec((2, 32, 32, 3), "uint8")}
+    model = models.build("frame_cnn", inputs=inputs, classes=len(classes))
+    info = saving.ModelInfo(
+        model="frame_cnn", columns=["frames"], class_names=classes, clip_frames=2, stride=1, crop=32
+    )
+    saving.save(model, info, folder)
+
+
+def test_a_model_for_other_classes_is_refused(project: Path) -> None:
+    small_model("model/frames", ["run", "walk"])
+    with pytest.raises(ValueError, match=r"trained for 2 classes \(run, walk\)"):
+        CliRunner().invoke(evaluate_command, [], catch_exceptions=False)
+
+
+def test_a_damaged_model_is_named(project: Path, dataset: str) -> None:
+    with Manifest(f"{dataset}/manifest.parquet") as manifest:
+        small_model("model/frames", manifest.info.labels)
+    Path("model/frames/model.keras").write_bytes(b"PK")
+    with pytest.raises(ValueError, match="the model in 'model/frames' cannot be loaded"):
+        CliRunner().invoke(evaluate_command, [], catch_exceptions=False)
+
+
+def test_windows_of_a_clip_are_averaged(project: Path, dataset: str) -> None:
+    with Manifest(f"{dataset}/manifest.parquet") as manifest:
+        small_model("model/frames", manifest.info.labels)
+    several = evaluate(dataset, EvaluateOptions(num_clips=3, batch_size=4))
+    assert several.probabilities.shape == (13, 6)
+    model, info = saving.load("model/frames")
+    import reelmill
+
+    (batch,) = reelmill.load(
+        dataset, split="test", clip_frames=2, stride=info.stride, crop=32, num_clips=3, batch_size=13
+    )
+    each = [np.asarray(model.predict_on_batch({"frames": batch["frames"][:, k]})) for k in range(3)]
+    np.testing.assert_allclose(several.probabilities, np.mean(each, axis=0), atol=1e-5)
+
+
+def test_metrics_of_known_predictions() -> None:
+    names = [f"c{i}" for i in range(7)]
+    actual = np.array([0, 0, 0, 1, 2, 6])
+    chosen = np.array([0, 0, 1, 1, 0, 0])
+    probabilities = np.full((6, 7), 0.01, np.float32)
+    probabilities[np.arange(6), chosen] = 0.9
+    probabilities[2] = [0.05, 0.2, 0.19, 0.18, 0.17, 0.16, 0.0]  # the true class comes sixth
+    evaluation = Evaluation(
+        class_names=names, clip_ids=list("uvwxyz"), actual=actual, probabilities=probabilities
+    )
+    metrics = evaluation.metrics()
+    assert metrics["top1"] == 0.5
+    assert metrics["top5"] == round(4 / 6, 6)  # equal probabilities: the lower class comes first
+    assert metrics["class_accuracy"] == {"c0": 0.666667, "c1": 1.0, "c2": 0.0, "c6": 0.0}
+    assert metrics["mean_class_accuracy"] == round((2 / 3 + 1) / 4, 6)
+    np.testing.assert_array_equal(evaluation.confusion, confusion_matrix(actual, chosen, labels=range(7)))
+    assert confusion_png(evaluation.confusion, names) == confusion_png(evaluation.confusion, names)
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from reelmill.train.quiet_import import quiet_import
+
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(UsageError, match=r"pip install 'reelmill\[train\]'"), quiet_import():
+        import tensorflow  # noqa: F401

@@ -1,0 +1,219 @@
+"""The starvation meter, held against pipelines and models that sleep for a known time."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+from tensorflow.python.data.experimental.ops import testing
+
+from reelmill.train.fitting.input_wait import InputMeter, Meter, metered
+
+ROOT = Path(__file__).parents[3]
+EXAMPLES, BATCH, STEPS = 64, 8, 6
+PASSES = [(0.04, 0.0), (0.06, 0.03), (0.0, 0.04)]
+"""Seconds that the pipeline and the model sleep in each step."""
+
+SECONDS = st.floats(0, 10)
+
+
+def napping(seconds: float, *, prefetch: bool = False) -> Any:
+    """Batches without end, each after a nap."""
+    x = np.random.default_rng(0).normal(size=(EXAMPLES, 4)).astype(np.float32)
+
+    batches = tf.data.Dataset.from_tensor_slices((x, x.sum(1, keepdims=True))).repeat().batch(BATCH)
+    batches = batches.apply(testing.sleep(round(seconds * 1e6)))
+    options = tf.data.Options()
+    options.experimental_optimization.inject_prefetch = False  # tf.data would work ahead unasked
+    return (batches.prefetch(2) if prefetch else batches).with_options(options)
+
+
+def sleeping_model(seconds: float, **compile_options: Any) -> Any:
+    """A linear model whose every step takes at least so long."""
+
+    def late(value: Any) -> Any:
+        time.sleep(seconds)
+        return value
+
+    class Nap(keras.layers.Layer):  # type: ignore[misc] # Keras ships no types
+        def call(self, x: Any) -> Any:
+            awake = tf.numpy_function(late, [x], tf.float32)
+            return x + 0 * tf.stop_gradient(tf.ensure_shape(awake, x.shape))
+
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), Nap(), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", **compile_options)
+    return model
+
+
+def train(model: Any, batches: Any, *callbacks: Any, **options: Any) -> Any:
+    options = {"epochs": 2, "steps_per_epoch": STEPS, "shuffle": False, "verbose": 0} | options
+    return model.fit(batches, callbacks=list(callbacks), **options)
+
+
+@pytest.mark.parametrize("steps_per_execution", [1, 3])
+@pytest.mark.parametrize(("wait", "work"), PASSES)
+def test_share_is_the_sleep_in_the_pipeline(wait: float, work: float, steps_per_execution: int) -> None:
+    meter = InputMeter()
+    train(sleeping_model(work, steps_per_execution=steps_per_execution), napping(wait), meter)
+    assert len(meter.steps) == len(meter.waits) == 2 * STEPS - 2
+    # the next batch is taken while the model is at work
+    assert np.median(meter.waits) == pytest.approx(max(wait - work, 0), abs=0.015)
+    assert np.median(meter.steps) == pytest.approx(max(wait, work), abs=0.02)
+    assert meter.share == pytest.approx(sum(meter.waits) / sum(meter.steps))
+    assert meter.epochs == pytest.approx([meter.share, meter.share], abs=0.15)
+
+
+def test_a_pipeline_that_works_ahead_is_not_waited_for() -> None:
+    slow, fast = InputMeter(), InputMeter()
+    train(sleeping_model(0.02), napping(0.04, prefetch=True), slow, epochs=1, steps_per_epoch=12)
+    train(sleeping_model(0.04), napping(0.02, prefetch=True), fast, epochs=1, steps_per_epoch=12)
+    assert np.median(slow.waits) == pytest.approx(0.02, abs=0.015)
+    assert np.median(fast.waits) < 0.005
+    assert "loading is the slower side" in slow.summary()
+
+
+@pytest.mark.parametrize("steps_per_execution", [1, 3])
+def test_training_is_the_same_with_a_meter(steps_per_execution: int) -> None:
+    results = []
+    for callbacks in ([], [InputMeter()]):
+        model = sleeping_model(0.0, steps_per_execution=steps_per_execution)
+        history = train(model, napping(0.0), *callbacks, steps_per_epoch=5).history
+        results.append((history, model.get_weights(), int(model.optimizer.iterations)))
+    (history, weights, steps), (metered_history, metered_weights, metered_steps) = results
+    assert metered_history == history
+    assert metered_steps == steps
+    for expected, found in zip(weights, metered_weights, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_data_that_ends_ends_each_epoch() -> None:
+    meter = InputMeter()
+    model = sleeping_model(0.0, steps_per_execution=3)
+    train(model, napping(0.0).take(EXAMPLES // BATCH), meter, steps_per_epoch=None)
+    assert int(model.optimizer.iterations) == 2 * EXAMPLES // BATCH
+    assert len(meter.steps) == 2 * EXAMPLES // BATCH - 2
+
+
+def test_the_model_gets_its_own_function_back() -> None:
+    model = sleeping_model(0.0)
+    model.make_train_function()
+    own = model.train_function
+
+    class Stop(keras.callbacks.Callback):  # type: ignore[misc]
+        def on_train_batch_end(self, *_: Any, **__: Any) -> None:
+            raise KeyboardInterrupt
+
+    interrupted, second = InputMeter(), InputMeter()
+    with pytest.raises(KeyboardInterrupt):
+        train(model, napping(0.0), interrupted, Stop())
+    assert model.train_function is not own
+    train(model, napping(0.0), second)
+    assert model.train_function is own
+    assert (len(interrupted.steps), len(second.steps)) == (0, 2 * STEPS - 2)
+
+
+def test_tensorboard_gets_each_epoch(tmp_path: Path) -> None:
+    meter = InputMeter(str(tmp_path))
+    history = train(sleeping_model(0.0), napping(0.0), meter).history
+    assert list(history) == ["loss"]  # figures of time are no part of what two runs agree in
+    events = [
+        (value.tag, event.step, float(tf.make_ndarray(value.tensor)))
+        for file in sorted((tmp_path / "input").iterdir())
+        for event in tf.compat.v1.train.summary_iterator(str(file))
+        for value in event.summary.value
+    ]
+    assert [event[:2] for event in events] == [("epoch_input_wait", 0), ("epoch_input_wait", 1)]
+    assert [event[2] for event in events] == pytest.approx(meter.epochs)
+
+
+@pytest.mark.parametrize("wait", [0.0, 0.03])
+def test_a_loop_of_ones_own(wait: float) -> None:
+    def batches() -> Iterator[int]:
+        for number in range(8):
+            time.sleep(wait)
+            yield number
+
+    meter = Meter(warm_up=3)
+    seen = []
+    for batch in metered(batches(), meter):
+        time.sleep(0.03)
+        seen.append(batch)
+    assert seen == list(range(8))
+    assert len(meter.steps) == 5
+    assert np.median(meter.waits) == pytest.approx(wait, abs=0.015)
+    assert np.median(meter.steps) == pytest.approx(wait + 0.03, abs=0.02)
+
+
+def test_summary_names_the_slower_side() -> None:
+    meter = Meter(warm_up=0)
+    assert meter.summary() == "input wait: too few steps to measure"
+    meter.add(wait=0.004, step=1.0)
+    assert meter.summary() == ("the model waits 0.4 % of each step for input: the model is the slower side")
+    meter.add(wait=0.856, step=1.0)
+    assert meter.summary() == (
+        "the model waits 43.0 % of each step for input: loading is the slower side; "
+        "`reelmill bench loader` measures what would help"
+    )
+
+
+@given(st.lists(st.tuples(SECONDS, SECONDS)), st.integers(0, 4))
+def test_a_share_is_a_share(parts: list[tuple[float, float]], warm_up: int) -> None:
+    meter = Meter(warm_up=warm_up)
+    for wait, work in parts:
+        meter.add(wait=wait, step=wait + work + 1e-3)
+    assert len(meter.steps) == max(0, len(parts) - warm_up)
+    assert 0 <= meter.share < 1
+    if any(wait > 0 for wait, _ in parts[warm_up:]):
+        assert meter.share > 0
+
+
+REPLICAS = """
+import numpy as np
+from reelmill.train.quiet_import import quiet_import
+with quiet_import():
+    import tensorflow as tf
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    from test_meter import *
+
+weights = []
+for callbacks in ([], [InputMeter()]):
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        model = sleeping_model(0.01)
+        model.make_train_function()
+        own = model.train_function
+    train(model, napping(0.06), *callbacks, steps_per_epoch=12)
+    assert model.train_function is own
+    weights.append(model.get_weights())
+for expected, found in zip(*weights):
+    np.testing.assert_array_equal(found, expected)
+meter, = callbacks
+print(len(meter.steps), np.median(meter.waits[12:]), np.median(meter.steps[12:]))
+"""
+
+
+def test_replicas_wait_together() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", REPLICAS],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": "", "PYTHONPATH": f"{ROOT}:{Path(__file__).parent}"},
+    )
+    assert done.returncode == 0, done.stderr
+    steps, wait, step = map(float, done.stdout.split())
+    assert steps == 2 * 12 - 2
+    assert (
+        0.02 < wait < 0.06
+    )  # a strategy works ahead: of the 60 ms, those of the two replicas' work are not waited
+    assert 0.05 < step < 0.1

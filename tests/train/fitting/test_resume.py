@@ -1,0 +1,294 @@
+"""Trainings that are killed or stopped and go on: bit by bit the same as one that is not."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from reelmill.datasets.errors import DatasetError
+from reelmill.train import models
+from reelmill.train.fitting import checkpoint
+from reelmill.train.fitting.fit import _parts, fit
+from reelmill.train.options import TrainOptions
+
+# Keras 3.15 with NumPy 2.4
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+STEPS, EPOCHS = 6, 4
+SETTINGS: dict[str, Any] = {
+    "columns": ["numbers"],
+    "epochs": EPOCHS,
+    "batch_size": 4,
+    "clip_frames": 2,
+    "stride": 1,
+    "schedule": "cosine",
+    "warmup_epochs": 1,
+    "seed": 3,
+}
+
+Order = list[list[int]]
+
+
+class Recorder(keras.layers.Layer):  # type: ignore[misc] # Keras ships no types
+    """Hands on what it gets, and notes the numbers of the clips of every training batch."""
+
+    seen: Order = []  # noqa: RUF012 - of all of them
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.supports_jit = False
+
+    def call(self, values: Any, *, training: bool = False) -> Any:
+        """Note the batch."""
+        if not training:
+            return values
+        return tf.ensure_shape(tf.numpy_function(self.note, [values], tf.float32), values.shape)
+
+    @classmethod
+    def note(cls, values: Any) -> Any:
+        """Note the batch."""
+        cls.seen.append(values[:, 0, 0].astype(int).tolist())
+        return values
+
+
+def build(name: str, *, inputs: Any, classes: int, labels: Any = None, arguments: Any = None) -> Any:
+    """A model with all kinds of state: statistics of batches, random numbers, weights."""
+    return network(inputs, classes, stateful=True)
+
+
+def network(inputs: Any, classes: int, *, stateful: bool) -> Any:
+    """A small model, which notes its batches where it runs on TensorFlow."""
+    first = Recorder() if keras.backend.backend() == "tensorflow" else keras.layers.Identity()
+    ((key, spec),) = inputs.items()
+    clips, layers = keras.Input(spec.shape, name=key), keras.layers
+    x = layers.Rescaling(0.1)(layers.Flatten()(first(clips)))
+    x = layers.BatchNormalization()(x) if stateful else x
+    x = layers.Dense(8, activation="relu")(x)
+    x = layers.Dropout(0.3)(x) if stateful else x
+    return keras.Model({key: clips}, layers.Dense(classes, activation="softmax", dtype="float32")(x))
+
+
+class Killed(BaseException):
+    """What no code of ours catches, as if the process were gone."""
+
+
+class At(keras.callbacks.Callback):  # type: ignore[misc]
+    """Does something at the end of a step, counted from 1 since the beginning of the training."""
+
+    def __init__(self, step: int, act: Any) -> None:
+        super().__init__()
+        self.step, self.act = step, act
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
+        """Before the training's own callbacks."""
+        if int(self.model.optimizer.iterations.numpy()) == self.step:
+            self.act()
+
+
+def kill() -> None:
+    raise Killed
+
+
+def train(
+    dataset: str, *, callbacks: Sequence[Any] = (), **more: Any
+) -> tuple[list[dict[str, float]], Order, bytes]:
+    """Train in this folder; history, clips of the steps made, and the model's bytes."""
+    Recorder.seen = []
+    fitted = fit(dataset, TrainOptions(**{**SETTINGS, **more}), run="a", callbacks=callbacks)
+    return fitted.history, Recorder.seen, Path("model/a/model.keras").read_bytes()
+
+
+def step_reached() -> int:
+    found = checkpoint.load("checkpoints/a")
+    return 0 if found is None else found.progress.step
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(models, "build", build)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def whole(
+    numbered: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[dict[str, float]], Order, bytes]:
+    """A training that nothing interrupts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("whole"))
+        patch.setattr(models, "build", build)
+        return train(numbered)
+
+
+def points(folder: str, tag: str) -> dict[int, float]:
+    """What TensorBoard shows."""
+    events = EventAccumulator(folder)
+    events.Reload()
+    return {event.step: tf.make_ndarray(event.tensor_proto).item() for event in events.Tensors(tag)}
+
+
+def test_three_interruptions_change_nothing(
+    here: Path, numbered: str, whole: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    every = 4
+    history, order, content = whole
+    assert len(order) == STEPS * EPOCHS
+    done: Order = []
+    for step in sorted(np.random.default_rng(every).choice(np.arange(2, 24), 3, replace=False).tolist()):
+        begun = step_reached()
+        with pytest.raises(Killed):
+            train(numbered, callbacks=[At(step, kill)], checkpoint_steps=every)
+        assert Recorder.seen == order[begun:step]
+        # every so many steps and at each epoch's end; of the step in which it died, nothing
+        last = (step - 1) // STEPS * STEPS
+        assert step_reached() == max(last, (step - 1) // every * every)
+        done[begun:] = Recorder.seen
+    begun = step_reached()
+    capsys.readouterr()
+    found, rest, bytes_ = train(numbered, checkpoint_steps=every)
+    said = capsys.readouterr().out.splitlines()[0]
+    assert said == f"resumed at epoch {begun // STEPS + 1}, step {begun % STEPS} of {STEPS}"
+    done[begun:] = rest
+    assert done == order
+    assert found == history
+    assert len(found) == EPOCHS
+    assert bytes_ == content
+    assert not Path("checkpoints/a").exists()
+    curve = points("logs/a/validation", "epoch_loss")
+    assert curve == pytest.approx({epoch: row["val_loss"] for epoch, row in enumerate(history)})
+    assert (
+        points("logs/a/train", "epoch_input_wait").keys() == points("logs/a/train", "epoch_accuracy").keys()
+    )
+
+
+def test_a_stopped_training_saves_the_step_it_was_in(here: Path, numbered: str, whole: Any) -> None:
+    order: Order = []
+    for number, step in ((signal.SIGTERM, 9), (signal.SIGINT, 14)):
+        before = signal.getsignal(number)
+        stops = At(step, lambda number=number: os.kill(os.getpid(), number))
+        with pytest.raises(KeyboardInterrupt):
+            train(numbered, callbacks=[stops])
+        assert step_reached() == step
+        assert signal.getsignal(number) == before
+        order += Recorder.seen
+    history, rest, content = train(numbered)
+    assert (history, order + rest, content) == whole
+
+
+def test_a_killed_process(here: Path, numbered: str, whole: Any) -> None:
+    code = f"""
+import time, keras
+from tests_resume import SETTINGS, build
+from reelmill.train import models
+from reelmill.train.fitting.fit import fit
+from reelmill.train.options import TrainOptions
+models.build = build
+slow = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: time.sleep(0.1))
+fit({numbered!r}, TrainOptions(**SETTINGS, checkpoint_steps=1), run="a", callbacks=[slow])
+"""
+    Path("tests_resume.py").write_bytes(Path(__file__).read_bytes())
+    environment = {**os.environ, "PYTHONPATH": str(here), "KERAS_BACKEND": "tensorflow"}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while step_reached() < 8 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    begun = step_reached()
+    assert 8 <= begun < STEPS * EPOCHS
+    history, rest, content = train(numbered)
+    assert rest == whole[1][begun:]
+    assert history == whole[0]
+    # the layers' names count those of the module, which the other process imported under another name
+    assert content == whole[2]
+
+
+def test_another_training_starts_anew_and_says_why(
+    here: Path, numbered: str, whole: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(Killed):
+        train(numbered, callbacks=[At(9, kill)], learning_rate=0.1, class_weights={"dark": 2.0})
+    capsys.readouterr()
+    with pytest.raises(Killed):
+        train(numbered, callbacks=[At(8, kill)])
+    assert Recorder.seen == whole[1][:8]
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == (
+        "the checkpoint in checkpoints/a is of another training (learning_rate, class_weights): starting anew"
+    )
+    assert said[1].startswith(f"epoch 1/{EPOCHS}")
+
+
+def test_a_training_that_ended_before_its_files_were_written(here: Path, numbered: str, whole: Any) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("reelmill.train.fitting.fit._write", lambda *_: kill())
+        with pytest.raises(Killed):
+            train(numbered)
+    assert step_reached() == STEPS * EPOCHS
+    assert train(numbered) == (whole[0], [], whole[2])
+
+
+def test_a_damaged_checkpoint_is_named(here: Path) -> None:
+    whole = checkpoint.Checkpoint(
+        subject={}, progress=checkpoint.Progress(), shared=[np.arange(99)], own=[], sums=[]
+    )
+    checkpoint.save(whole, "checkpoints/a")
+    file = Path("checkpoints/a", checkpoint.FILE_NAME)
+    content = file.read_bytes()
+    flipped = bytearray(content)
+    flipped[len(content) // 2] ^= 1
+    for damaged in (b"", b"PK", content[:-9], bytes(flipped)):
+        file.write_bytes(damaged)
+        said = r"the checkpoint in 'checkpoints/a' is damaged \(.*\): delete the folder to start anew"
+        with pytest.raises(DatasetError, match=said):
+            checkpoint.load("checkpoints/a")
+
+
+def test_a_checkpoint_is_what_was_saved(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    arrays = [random.normal(size=(3, 4)).astype(np.float32), np.array([7, 8], np.uint32), np.float32(0.1)]
+    saved = checkpoint.Checkpoint(
+        subject={"weights": {"ä": 1.5}, "columns": ["a"]},
+        progress=checkpoint.Progress(step=7, history=[{"loss": 0.1}], extras=[{"x": 0.0}], seconds=1.5),
+        shared=[np.asarray(a) for a in arrays] * 60,  # more than ten: their order is kept
+        own=[random.normal(size=(2, 3))],
+        sums=[],
+    )
+    checkpoint.save(saved, str(tmp_path / "a/b"))
+    found = checkpoint.load(str(tmp_path / "a/b"))
+    assert found is not None
+    assert (found.subject, found.progress) == (saved.subject, saved.progress)
+    for mine, theirs in ((found.shared, saved.shared), (found.own, saved.own), (found.sums, saved.sums)):
+        assert [(a.dtype, a.shape, a.tobytes()) for a in mine] == [
+            (a.dtype, a.shape, a.tobytes()) for a in theirs
+        ]
+    assert [p.name for p in (tmp_path / "a/b").iterdir()] == [checkpoint.FILE_NAME]
+    assert checkpoint.load(str(tmp_path / "nowhere")) is None
+    json.dumps(found.subject)
+
+
+@given(st.integers(1, 20), st.integers(1, 9), st.data())
+def test_parts_are_the_rest_of_the_steps(steps: int, epochs: int, data: st.DataObject) -> None:
+    step = data.draw(st.integers(0, steps * epochs))
+    made: list[tuple[int, int]] = []
+    for part in _parts(step, steps=steps, epochs=epochs):
+        assert part.first_step == step + len(made)
+        assert part.first_epoch == part.first_step // steps
+        for epoch in range(part.first_epoch, part.epochs):
+            made += [(epoch, number) for number in range(part.steps)]
+    assert len(made) == steps * epochs - step
+    assert [epoch for epoch, _ in made] == [i // steps for i in range(step, steps * epochs)]

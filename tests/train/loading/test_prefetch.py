@@ -1,0 +1,63 @@
+"""Batches taken ahead: the same ones, at the same place in the loop, and sooner."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import tensorflow as tf
+
+from reelmill.train.fitting.input_wait import Meter, metered
+from reelmill.train.loading.prefetch import ahead
+
+
+def test_batches_and_their_order_are_the_same() -> None:
+    batches = tf.data.Dataset.range(20).batch(3)
+    assert [list(b.numpy()) for b in ahead(batches)] == [list(b.numpy()) for b in batches]
+    assert list(ahead([])) == []
+    assert list(ahead([None, None])) == [None, None]
+
+
+def test_an_error_comes_after_the_batches_before_it() -> None:
+    def failing() -> Iterator[int]:
+        yield 1
+        yield 2
+        raise OSError("gone")
+
+    batches = ahead(failing())
+    assert [next(batches), next(batches)] == [1, 2]
+    with pytest.raises(OSError, match="gone"):
+        next(batches)
+
+
+def test_one_batch_is_taken_while_the_loop_works_and_no_more() -> None:
+    taken = []
+
+    def noting() -> Iterator[int]:
+        for number in range(10):
+            taken.append(number)
+            yield number
+
+    batches = ahead(noting())
+    for number in range(3):
+        assert next(batches) == number
+        time.sleep(0.05)
+        assert taken == list(range(number + 2))
+    batches.close()
+    assert not any(thread.name.startswith("ahead") for thread in threading.enumerate())
+
+
+def test_handing_over_hides_behind_the_work() -> None:
+    def slow() -> Iterator[int]:
+        for number in range(8):
+            time.sleep(0.03)
+            yield number
+
+    shares = []
+    for batches in (slow(), ahead(slow())):
+        meter = Meter()
+        for _ in metered(batches, meter):
+            time.sleep(0.06)
+        shares.append(meter.share)
+    assert shares[0] > 0.25
+    assert shares[1] < 0.1

@@ -1,0 +1,1 @@
+"""Measuring the throughput of the loader on this host."""

@@ -1,0 +1,1 @@
+"""Fitting a model: losses, callbacks, checkpoints and distribution strategies."""

@@ -1,0 +1,1 @@
+"""The loader: from shards on disk to batches of clips."""

@@ -1,0 +1,1 @@
+"""Streams: how each kind of column becomes tensors of a batch."""
