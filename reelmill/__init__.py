@@ -1,10 +1,27 @@
 """Reelmill: raw video collections in, versioned shards out, and a loader that never lets a GPU wait."""
 
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reelmill.datasets.dataset import Dataset
 
 __version__ = version("reelmill")
-__all__ = ["__version__", "load"]
+__all__ = ["__version__", "load", "open"]
+
+
+def open(dataset: str) -> "Dataset":  # noqa: A001 - used as reelmill.open, like gzip.open
+    """Open a dataset: class names, splits, columns, numbers of clips and of steps.
+
+    Args:
+        dataset: path or URL of a dataset that ``reelmill scan`` began.
+
+    Raises:
+        DatasetError: there is no manifest, or it is damaged.
+    """
+    from reelmill.datasets.dataset import Dataset
+
+    return Dataset(dataset)
 
 
 def load(dataset: str, **options: Any) -> Any:

@@ -205,7 +205,8 @@ def test_ctrl_c(tmp_path: Path, make_video: Callable[..., Path]) -> None:
     (tmp_path / "params.yaml").write_text("dataset: set\nscan: {raw: raw}\nframes: {shards: 6, workers: 1}\n")
     assert reelmill("scan", cwd=tmp_path).returncode == 0
     child = subprocess.Popen(
-        [str(Path(sys.executable).with_name("reelmill")), "frames"],
+        # a shell starts background jobs with SIGINT ignored, which children inherit
+        ["env", "--default-signal=INT", str(Path(sys.executable).with_name("reelmill")), "frames"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -1,0 +1,99 @@
+"""A dataset on disk as one object: its classes, splits, columns and numbers of clips."""
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+
+import pyarrow.compute as pc
+
+from reelmill.datasets import storage
+from reelmill.datasets.column import Column, column_names
+from reelmill.datasets.errors import UsageError
+from reelmill.datasets.manifest import FILE_NAME, Manifest
+
+USUAL_SPLITS = ("train", "val", "test")
+"""Splits that come first, in this order; others follow sorted by name."""
+
+
+class Dataset:
+    """What a dataset holds, read from its manifest and indexes; no record is read.
+
+    Args:
+        path: path or URL of the dataset's folder.
+
+    Raises:
+        DatasetError: the manifest is missing or damaged.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        with Manifest(storage.join(path, FILE_NAME)) as manifest:
+            self.name = manifest.info.dataset
+            """Name of the dataset; the names of its shards begin with it."""
+            self.class_names = list(manifest.info.labels)
+            """Names of the classes; a label is an index into this list."""
+
+    def __repr__(self) -> str:
+        return f"Dataset({self.path!r}, splits={self.splits}, columns={self.columns})"
+
+    @cached_property
+    def splits(self) -> dict[str, int]:
+        """Number of clips of each split in the manifest, written or quarantined."""
+        counts: Counter[str] = Counter()
+        with Manifest(storage.join(self.path, FILE_NAME)) as manifest:
+            for table in manifest.tables(["split"]):
+                counts.update(table["split"].to_pylist())
+        usual = [split for split in USUAL_SPLITS if split in counts]
+        return {split: counts[split] for split in [*usual, *sorted(set(counts) - set(usual))]}
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the finished columns, sorted."""
+        return sorted(column_names(self.path))
+
+    def num_clips(self, split: str, *, columns: Sequence[str] = ("frames",)) -> int:
+        """Return the number of clips that every one of these columns holds: those that ``load`` delivers.
+
+        Args:
+            split: name of the split.
+            columns: names of finished columns.
+
+        Raises:
+            UsageError: there is no such split or column.
+            DatasetError: an index is missing or damaged.
+        """
+        if split not in self.splits:
+            raise UsageError(f"no split {split!r} in {self.path!r}; splits are {', '.join(self.splits)}")
+        shared: set[str] | None = None
+        for name in columns:
+            if name not in self.columns:
+                raise UsageError(
+                    f"no finished column {name!r} in {self.path!r}; columns are {', '.join(self.columns) or 'none'}"
+                )
+            index = Column(self.path, name).index()
+            clip_ids = set(index.filter(pc.equal(index["split"], split))["clip_id"].to_pylist())
+            shared = clip_ids if shared is None else shared & clip_ids
+        if shared is None:
+            raise UsageError("columns is empty: name at least one, as columns=['frames']")
+        return len(shared)
+
+    def steps_per_epoch(
+        self, split: str, *, batch_size: int, columns: Sequence[str] = ("frames",), training: bool = False
+    ) -> int:
+        """Return the number of global batches in one epoch, as ``load`` delivers them with these arguments.
+
+        Args:
+            split: name of the split.
+            batch_size: clips in the global batch, over all replicas.
+            columns: columns that are read together.
+            training: whether clips that do not fill a batch are dropped, as in training; else they make up a
+                smaller last batch.
+
+        Raises:
+            UsageError: there is no such split or column, or ``batch_size`` is below 1.
+            DatasetError: an index is missing or damaged.
+        """
+        if batch_size < 1:
+            raise UsageError(f"batch_size {batch_size} must be at least 1")
+        clips = self.num_clips(split, columns=columns)
+        return clips // batch_size if training else -(-clips // batch_size)
