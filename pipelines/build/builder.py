@@ -30,16 +30,16 @@ from reelmill.datasets.column import (
 from reelmill.datasets.errors import BuildError, DatasetError
 from reelmill.datasets.manifest import FILE_NAME, Manifest, clip_from_row
 from reelmill.features.recipe import Recipe
-from reelmill.pipelines.build.load_balancing import dealt, shard_weights
-from reelmill.pipelines.build.shard import ShardJob, read_part
-from reelmill.pipelines.execution.progress import Receiver
+from reelmill.pipelines.build.load_balancing import balance_shards, shard_weights
+from reelmill.pipelines.build.shard import BuildJob, read_part
+from reelmill.pipelines.execution.progress import ProgressMonitor
 from reelmill.pipelines.execution.runner import available_cores, run_graph
 
-SHARD_BYTES = 128 << 20
+TARGET_SHARD_BYTES = 128 << 20
 """Size that the automatic number of shards aims at."""
-SHARD_CLIPS = 8
+TARGET_SHARD_CLIPS = 8
 """A small dataset gets a shard for about this many clips, so that several workers have something to do ..."""
-SMALL_SHARDS = 32
+MAX_SMALL_SHARDS = 32
 """... but no more than this many shards for that reason."""
 
 
@@ -90,14 +90,16 @@ class BuildResult:
         return {key: value for key, value in asdict(self).items() if key in keys}
 
     @property
-    def natural(self) -> int:
+    def quarantined_as_expected(self) -> int:
         """Clips that are quarantined because of what they are: see ``NATURAL_REASONS``."""
         return sum(self.reasons.get(reason, 0) for reason in NATURAL_REASONS)
 
     @property
     def failed_share(self) -> float:
         """Quarantined clips among those that might have been written: what ``max_quarantine`` bounds."""
-        return (self.quarantined - self.natural) / max(1, self.clips - self.natural)
+        return (self.quarantined - self.quarantined_as_expected) / max(
+            1, self.clips - self.quarantined_as_expected
+        )
 
 
 def plan_shards(manifest: Manifest, recipe: Recipe, *, shards: int | None) -> dict[str, int]:
@@ -117,12 +119,14 @@ def plan_shards(manifest: Manifest, recipe: Recipe, *, shards: int | None) -> di
     if shards is not None:
         return dict.fromkeys(sorted(clips), shards)
     return {
-        split: _power_of_two(max(total[split] / SHARD_BYTES, min(count / SHARD_CLIPS, SMALL_SHARDS)))
+        split: _power_of_two(
+            max(total[split] / TARGET_SHARD_BYTES, min(count / TARGET_SHARD_CLIPS, MAX_SMALL_SHARDS))
+        )
         for split, count in sorted(clips.items())
     }
 
 
-def shards_of(dataset: str, column: str, manifest: Manifest) -> dict[str, int]:
+def shards_of_column(dataset: str, column: str, manifest: Manifest) -> dict[str, int]:
     """Number of shards of each split in a finished column, for one that is to be joined with it.
 
     Raises:
@@ -178,29 +182,30 @@ def build_column(
             shards=(
                 plan_shards(manifest, recipe, shards=shards)
                 if recipe.follows is None
-                else shards_of(dataset, recipe.follows, manifest)
+                else shards_of_column(dataset, recipe.follows, manifest)
             ),
             made_from={name: Column(dataset, name).state() for name in recipe.reads},
         )
-        job = ShardJob(
+        job = BuildJob(
             dataset=dataset,
             manifest=manifest.path,
             build_folder=build_folder,
             dataset_name=manifest.info.dataset,
             recipe=recipe,
         )
-        _clean(build_folder, description)
-        with Receiver(
+        _remove_leftovers(build_folder, description)
+        with ProgressMonitor(
             recipe.name, clips=manifest.num_clips, shards=len(description.shard_list())
         ) as progress:
-            order = dealt(shard_weights(manifest, description.shards), workers or available_cores())
+            order = balance_shards(shard_weights(manifest, description.shards), workers or available_cores())
             counters = _run(job, order, progress.address, workers, beam_options)
         result = _close(job, description, counters, manifest.num_clips, progress)
         if result.failed_share > max_quarantine:
-            ledger = _leave_ledger(job)
+            ledger = _save_ledger(job)
             reasons = ", ".join(f"{count} {reason}" for reason, count in result.reasons.items())
+            expected = result.quarantined_as_expected
             raise BuildError(
-                f"{result.quarantined - result.natural} of {result.clips - result.natural} clips are quarantined, "
+                f"{result.quarantined - expected} of {result.clips - expected} clips are quarantined, "
                 f"more than max_quarantine = {max_quarantine:g} allows ({reasons}): see {ledger}, mend the clips "
                 "or raise max_quarantine"
             )
@@ -209,7 +214,7 @@ def build_column(
 
 
 def _run(
-    job: ShardJob,
+    job: BuildJob,
     shards: Sequence[Shard],
     progress: str,
     workers: int | None,
@@ -239,7 +244,7 @@ def _lock(dataset: str, column: str) -> Iterator[str]:
         yield folder
 
 
-def _clean(build_folder: str, description: Description) -> None:
+def _remove_leftovers(build_folder: str, description: Description) -> None:
     """Delete what is of no use to this build: half-written files, and shards of another plan."""
     names = {s.file_name(description.dataset) for s in description.shard_list()}
     useful = {"lock", *names, *(name + ".part.json" for name in names)}
@@ -249,7 +254,7 @@ def _clean(build_folder: str, description: Description) -> None:
 
 
 def _close(
-    job: ShardJob, description: Description, counters: dict[str, int], clips: int, progress: Receiver
+    job: BuildJob, description: Description, counters: dict[str, int], clips: int, progress: ProgressMonitor
 ) -> BuildResult:
     """Write index and ledger from the parts, in constant memory, and check that no clip is missing."""
     reasons: Counter[str] = Counter()
@@ -330,7 +335,7 @@ class _TableWriter:
             self._writer.write_table(pa.Table.from_pylist(group, schema=self._schema))
 
 
-def _leave_ledger(job: ShardJob) -> str:
+def _save_ledger(job: BuildJob) -> str:
     """Put the ledger of a failed build where it can be found; a column published before stays as it was."""
     made = storage.join(job.build_folder, LEDGER)
     published = storage.join(job.dataset, job.recipe.name)
@@ -341,7 +346,7 @@ def _leave_ledger(job: ShardJob) -> str:
     return target
 
 
-def _publish(job: ShardJob, description: Description, result: BuildResult) -> None:
+def _publish(job: BuildJob, description: Description, result: BuildResult) -> None:
     """Move the new files into the column.
 
     Its description is deleted first and written last, and a column without one is unfinished: a reader never

@@ -1,7 +1,8 @@
-"""The order in which shards are handed out, so that local workers have equal amounts to do.
+"""Load balancing: the order of shards that gives all local workers about the same amount of work.
 
-Beam's local runner deals what it is given to its workers in turn, once, as cards are dealt. Shards are ranges of
-hashes: among 16 of 4 clips each, one worker of two gets 10 % more than the other by chance, and then the other waits.
+Beam's local runner distributes its input to the workers round-robin, once, before the work begins. Shards are ranges of
+hashes, so their sizes vary: with 16 shards of 4 clips each, one of two workers gets 10 % more than the other by
+chance, and the other waits for it at the end.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,45 +10,49 @@ from collections.abc import Mapping, Sequence
 from reelmill.datasets.column import Shard
 from reelmill.datasets.manifest import HASH_SPACE, Manifest
 
-UNKNOWN_US = 10_000_000
-"""Duration that a clip is taken to have where its header tells none."""
-LEAST_US = 500_000
-"""What a clip costs besides its frames, as so much video."""
+DEFAULT_DURATION_US = 10_000_000
+"""Assumed duration of a clip whose container header gives none."""
+CLIP_OVERHEAD_US = 500_000
+"""Fixed cost of a clip, in microseconds of video that take as long to process."""
 
 
-def shard_weights(manifest: Manifest, counts: Mapping[str, int]) -> dict[Shard, int]:
-    """Microseconds of video in each shard, by what the headers tell: roughly the work that it is.
+def shard_weights(manifest: Manifest, shard_counts: Mapping[str, int]) -> dict[Shard, int]:
+    """Estimate the work of each shard, in microseconds of video according to the container headers.
 
     Args:
         manifest: the clips.
-        counts: number of shards of each split.
+        shard_counts: number of shards of each split.
     """
-    weights = {Shard(split, number, count): 0 for split, count in counts.items() for number in range(count)}
+    weights = {
+        Shard(split, number, count): 0 for split, count in shard_counts.items() for number in range(count)
+    }
     for table in manifest.tables(["hash", "split", "start_us", "end_us", "duration_us", "probe_error"]):
         for row in table.to_pylist():
-            count = counts[row["split"]]
+            count = shard_counts[row["split"]]
             end = row["end_us"] if row["end_us"] is not None else row["duration_us"]
-            length = UNKNOWN_US if end is None else max(0, end - (row["start_us"] or 0))
+            length = DEFAULT_DURATION_US if end is None else max(0, end - (row["start_us"] or 0))
             shard = Shard(row["split"], row["hash"] * count // HASH_SPACE, count)
-            weights[shard] += LEAST_US + (length if row["probe_error"] is None else 0)
+            weights[shard] += CLIP_OVERHEAD_US + (length if row["probe_error"] is None else 0)
     return weights
 
 
-def dealt(weights: Mapping[Shard, int], workers: int) -> Sequence[Shard]:
-    """All shards, in an order that gives each of ``workers`` about the same weight when they are dealt in turn.
+def balance_shards(weights: Mapping[Shard, int], workers: int) -> Sequence[Shard]:
+    """Order the shards so that round-robin distribution gives each of ``workers`` about the same weight.
 
-    The longest go first, each to the worker that has the least so far (Graham, Bounds on Multiprocessing Timing
-    Anomalies, 1969).
+    Assigns the heaviest shards first, each to the worker with the least weight so far (Graham, Bounds on
+    Multiprocessing Timing Anomalies, 1969).
 
-    >>> dealt({Shard("a", number, 4): weight for number, weight in enumerate([1, 5, 2, 4])}, 2)
+    >>> balance_shards({Shard("a", number, 4): weight for number, weight in enumerate([1, 5, 2, 4])}, 2)
     [Shard(split='a', number=1, count=4), Shard(split='a', number=3, count=4), \
 Shard(split='a', number=0, count=4), Shard(split='a', number=2, count=4)]
     """
-    room = [len(range(worker, len(weights), workers)) for worker in range(workers)]
-    hands: list[list[Shard]] = [[] for _ in range(workers)]
+    # Round-robin fixes how many shards each worker gets: a worker that has them all gets no more.
+    capacity = [len(range(worker, len(weights), workers)) for worker in range(workers)]
+    assigned: list[list[Shard]] = [[] for _ in range(workers)]
     loads = [0] * workers
     for shard in sorted(weights, key=lambda shard: (-weights[shard], shard)):
-        worker = min((w for w in range(workers) if len(hands[w]) < room[w]), key=lambda w: (loads[w], w))
-        hands[worker].append(shard)
+        free = (worker for worker in range(workers) if len(assigned[worker]) < capacity[worker])
+        worker = min(free, key=lambda worker: (loads[worker], worker))
+        assigned[worker].append(shard)
         loads[worker] += weights[shard]
-    return [hands[place % workers][place // workers] for place in range(len(weights))]
+    return [assigned[position % workers][position // workers] for position in range(len(weights))]

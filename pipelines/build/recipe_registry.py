@@ -1,8 +1,7 @@
-"""The columns that can be built, by the section of params.yaml that describes them.
+"""Registry of recipes: which recipe builds the columns of each section of params.yaml.
 
-A kind of column is a :class:`reelmill.features.recipe.Recipe`. Those of :data:`COLUMNS` are one column each, built
-by the command of their name; ``features`` and ``columns`` hold any number of columns by name, the latter of
-kinds that are the user's own.
+The sections in :data:`COLUMN_RECIPES` describe one column each, with a command of the same name. The sections
+``features`` and ``columns`` hold any number of columns by name; those of ``columns`` use recipes of the user.
 """
 
 import re
@@ -14,28 +13,26 @@ from reelmill.datasets.errors import UsageError
 from reelmill.features.recipe import Recipe
 from reelmill.pipelines.params import section
 
-COLUMNS = {
+COLUMN_RECIPES = {
     "frames": "reelmill.features.frames.recipe:FramesRecipe",
     "flow": "reelmill.features.flow.recipe:FlowRecipe",
     "motion": "reelmill.features.motion.recipe:MotionRecipe",
     "audio": "reelmill.features.audio.recipe:AudioRecipe",
 }
-"""Recipe of each section that describes one column, which has the section's name."""
-FEATURES = "reelmill.features.cnn.recipe:CnnRecipe"
-"""Recipe of every entry of the section ``features``."""
-NAMED = ("features", "columns")
-"""Sections of columns by name."""
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
-"""What a column may be called ..."""
-TAKEN = (*COLUMNS, "pooled")
-"""... but for these: folders of a dataset that are something else."""
+"""Recipe of each section that describes one column; the column has the section's name."""
+FEATURES_RECIPE = "reelmill.features.cnn.recipe:CnnRecipe"
+"""Recipe of all columns in the section ``features``."""
+COLUMN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+"""Valid names of columns in the sections ``features`` and ``columns`` ..."""
+RESERVED_NAMES = (*COLUMN_RECIPES, "pooled")
+"""... except these: folders of a dataset with another purpose."""
 
 
-def recipe_class(place: str) -> type[Recipe]:
-    """The recipe at ``module:callable``; the working directory is looked through as well.
+def load_recipe_class(place: str) -> type[Recipe]:
+    """Import the recipe class at ``module:class``; the working directory is searched as well.
 
     Raises:
-        UsageError: it is not there, or is no recipe.
+        UsageError: there is no such class, or it is not a recipe.
     """
     module, found = plugins.find(place, subject=f"column {place!r}")
     if not (isinstance(found, type) and issubclass(found, Recipe)):
@@ -47,50 +44,53 @@ def recipe_class(place: str) -> type[Recipe]:
 def column_recipe(
     params: Mapping[str, Any], name: str, *, within: str | None = None, overrides: Mapping[str, Any], raw: str
 ) -> Recipe:
-    """The recipe of one column as params.yaml describes it.
+    """Return the recipe of one column as params.yaml describes it.
 
     Args:
         params: content of params.yaml.
-        name: of the column.
-        within: the section that holds it by name, one of :data:`NAMED`; None: it has a section of its own.
-        overrides: values of options that go before those of params.yaml.
+        name: name of the column.
+        within: section that holds the column by name, ``features`` or ``columns``; None: the column is a section itself.
+        overrides: option values that override those in params.yaml.
         raw: folder or URL of the collection.
 
     Raises:
         UsageError: there is no such entry, or it has unknown keys or wrong values.
     """
     if within is None:
-        recipe = recipe_class(COLUMNS[name])
-        options = section(params, recipe.Options, name=name, overrides=overrides)
+        recipe_class, key, entry = load_recipe_class(COLUMN_RECIPES[name]), name, params.get(name)
     else:
-        entries = entries_of(params, within)
+        entries = named_entries(params, within)
         if name not in entries:
-            there = ", ".join(entries) or "none"
-            raise UsageError(f"params.yaml has no column {name!r} in its section {within}; there is {there}")
-        content = dict(entries[name] or {})
-        place = FEATURES if within == "features" else content.pop("make", None)
+            available = ", ".join(entries) or "none"
+            raise UsageError(
+                f"params.yaml has no column {name!r} in its section {within}; there is {available}"
+            )
+        key, entry = f"{within}.{name}", dict(entries[name] or {})
+        place = FEATURES_RECIPE if within == "features" else entry.pop("make", None)
         if not isinstance(place, str) or ":" not in place:
-            raise UsageError(f"{within}.{name}.make = {place!r}: name a recipe as module:callable")
-        recipe = recipe_class(place)
-        options = section(
-            {f"{within}.{name}": content}, recipe.Options, name=f"{within}.{name}", overrides=overrides
-        )
-    made = recipe(name=name, options=options, raw=raw)
-    if not made.reads and not storage.is_url(raw) and not storage.exists(raw):
+            raise UsageError(f"{key}.make = {place!r}: name a recipe as module:callable")
+        recipe_class = load_recipe_class(place)
+    options = section({key: entry}, recipe_class.Options, name=key, overrides=overrides)
+    recipe = recipe_class(name=name, options=options, raw=raw)
+    if not recipe.reads and not storage.is_url(raw) and not storage.exists(raw):
         raise UsageError(f"scan.raw = {raw!r}: there is no such folder")
-    return made
+    return recipe
 
 
-def entries_of(params: Mapping[str, Any], within: str) -> dict[str, Any]:
-    """A section of columns by name. Raises UsageError where it is none, or a name cannot be a folder's."""
+def named_entries(params: Mapping[str, Any], within: str) -> dict[str, Any]:
+    """Return a section of columns by name.
+
+    Raises:
+        UsageError: the section or an entry is not a mapping, or a name is not valid.
+    """
     content = params.get(within) or {}
     if not isinstance(content, dict):
         raise UsageError(f"{within} must be a section of columns by name, not {content!r}")
     for name, entry in content.items():
-        if not isinstance(name, str) or not NAME.fullmatch(name) or name in TAKEN:
+        if not isinstance(name, str) or not COLUMN_NAME.fullmatch(name) or name in RESERVED_NAMES:
             raise UsageError(
                 f"{within}: {name!r} cannot name a column: letters, digits, _ and -, beginning with a letter, "
-                f"and none of {', '.join(TAKEN)}"
+                f"and none of {', '.join(RESERVED_NAMES)}"
             )
         if entry is not None and not isinstance(entry, dict):
             raise UsageError(f"{within}.{name} must be a section of keys, not {entry!r}")

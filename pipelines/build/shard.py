@@ -24,14 +24,14 @@ from reelmill.datasets.records.keys import clip_head
 from reelmill.datasets.records.tfrecord import FRAMING_BYTES, read_record_at, write_record
 from reelmill.features.recipe import ClipError, Maker, Payload, Recipe, Request
 
-PASSING_REASONS = frozenset(
+RETRYABLE_REASONS = frozenset(
     {"missing", "empty", "unreadable", "timeout", "memory", "too_large", "probe_crashed"}
 )
 """Reasons that another attempt may cure: such clips are tried again by the next build."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShardJob:
+class BuildJob:
     """What all shards of one build have in common. Pickled to the workers."""
 
     dataset: str
@@ -46,7 +46,7 @@ class ShardJob:
 
 
 @dataclass(slots=True)
-class Tally:
+class ShardCounters:
     """What building one shard came to; every field is a count."""
 
     clips: int = 0
@@ -80,12 +80,12 @@ class Part:
     ledger: list[dict[str, Any]] = field(default_factory=list)
 
 
-def part_path(job: ShardJob, shard: Shard) -> str:
+def part_path(job: BuildJob, shard: Shard) -> str:
     """Where the part of a shard lies."""
     return storage.join(job.build_folder, shard.file_name(job.dataset_name) + ".part.json")
 
 
-def read_part(job: ShardJob, shard: Shard) -> Part:
+def read_part(job: BuildJob, shard: Shard) -> Part:
     """The part of a finished shard. Raises FileNotFoundError."""
     return Part(**json.loads(storage.read_bytes(part_path(job, shard))))
 
@@ -108,18 +108,20 @@ def digest(data: bytes) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Planned:
+class ClipPlan:
+    """What to store for one clip, as known before it is decoded."""
+
     clip: Clip
     head: bytes
     fingerprint: str
     head_fingerprint: str
-    lacks: str | None
+    missing_source: str | None
     """What is missing in the columns that it would be made from; None: nothing."""
 
 
 def build_shard(
-    job: ShardJob, shard: Shard, *, maker: Maker, on_clip: Callable[[int], None] = lambda _steps: None
-) -> Tally:
+    job: BuildJob, shard: Shard, *, maker: Maker, on_clip: Callable[[int], None] = lambda _steps: None
+) -> ShardCounters:
     """Build one shard unless it is there already.
 
     Args:
@@ -130,19 +132,19 @@ def build_shard(
     """
     with Manifest(job.manifest) as manifest:
         clips = list(manifest.clips(split=shard.split, lowest=shard.lowest, below=shard.below))
-    sources = _Sources(job, [clip.clip_id for clip in clips])
+    sources = SourceColumns(job, [clip.clip_id for clip in clips])
     plan = [_plan(job, clip, sources) for clip in clips]
     # the recipe's own text stands for its limits, which are in no fingerprint
     rows = [[p.clip.clip_id, p.fingerprint, p.head_fingerprint] for p in plan]
     plan_digest = digest(json.dumps([job.recipe.described(), rows]).encode())
-    tally = Tally(clips=len(plan))
-    part = _resumed(job, shard, plan_digest)
+    tally = ShardCounters(clips=len(plan))
+    part = _resumable_part(job, shard, plan_digest)
     if part is not None:
         tally.shards_resumed = 1
     else:
-        previous = _Records.published(job.dataset, job.recipe.name, [p.clip.clip_id for p in plan])
+        previous = ColumnSlice.published(job.dataset, job.recipe.name, [p.clip.clip_id for p in plan])
         with contextlib.closing(previous), contextlib.closing(sources):
-            part = _kept(job, shard, plan, plan_digest, previous)
+            part = _unchanged_part(job, shard, plan, plan_digest, previous)
             if part is not None:
                 tally.shards_kept = 1
             else:
@@ -162,18 +164,18 @@ def _as_dict(part: Part) -> dict[str, Any]:
     return {name: getattr(part, name) for name in Part.__slots__}
 
 
-def _plan(job: ShardJob, clip: Clip, sources: "_Sources") -> _Planned:
+def _plan(job: BuildJob, clip: Clip, sources: "SourceColumns") -> ClipPlan:
     head = clip_head(clip, dataset=job.dataset_name)
-    return _Planned(
+    return ClipPlan(
         clip=clip,
         head=head,
         fingerprint=fingerprint(job.recipe, clip, sources.fingerprints(clip)),
         head_fingerprint=digest(head),
-        lacks=sources.lacks(clip),
+        missing_source=sources.missing_source(clip),
     )
 
 
-def _resumed(job: ShardJob, shard: Shard, plan_digest: str) -> Part | None:
+def _resumable_part(job: BuildJob, shard: Shard, plan_digest: str) -> Part | None:
     """The part that an interrupted build left, if it fits the plan."""
     try:
         part = read_part(job, shard)
@@ -186,7 +188,7 @@ def _resumed(job: ShardJob, shard: Shard, plan_digest: str) -> Part | None:
     return part if storage.exists(path) and storage.size(path) == part.file_bytes else None
 
 
-class _Records:
+class ColumnSlice:
     """Rows and records of some clips in a published column."""
 
     def __init__(
@@ -201,7 +203,7 @@ class _Records:
         self._files: dict[str, BinaryIO] = {}
 
     @classmethod
-    def published(cls, dataset: str, name: str, clip_ids: list[str]) -> "_Records":
+    def published(cls, dataset: str, name: str, clip_ids: list[str]) -> "ColumnSlice":
         """Those of a column that may not be there."""
         try:
             return cls.existing(dataset, name, clip_ids)
@@ -209,22 +211,22 @@ class _Records:
             return cls(None, {}, {})
 
     @classmethod
-    def existing(cls, dataset: str, name: str, clip_ids: list[str]) -> "_Records":
+    def existing(cls, dataset: str, name: str, clip_ids: list[str]) -> "ColumnSlice":
         """Those of a column that must be there. Raises DatasetError or FileNotFoundError."""
         column = Column(dataset, name)
         return cls(column, *(_rows_of(storage.join(column.folder, f), clip_ids) for f in (INDEX, LEDGER)))
 
-    def row(self, planned: _Planned) -> dict[str, Any] | None:
+    def row(self, planned: ClipPlan) -> dict[str, Any] | None:
         """The index row of a clip whose record is what would be made."""
         row = self.index.get(planned.clip.clip_id)
         return row if row is not None and row["fingerprint"] == planned.fingerprint else None
 
-    def quarantine(self, planned: _Planned) -> dict[str, Any] | None:
+    def quarantine(self, planned: ClipPlan) -> dict[str, Any] | None:
         """The ledger row of a clip that need not be tried again."""
         row = self.ledger.get(planned.clip.clip_id)
         if row is None or row["outcome"] != "quarantined" or row["fingerprint"] != planned.fingerprint:
             return None
-        return None if row["reason"] in PASSING_REASONS else row
+        return None if row["reason"] in RETRYABLE_REASONS else row
 
     def record(self, row: dict[str, Any]) -> bytes:
         """The record that an index row tells of. Raises CorruptRecordError or FileNotFoundError."""
@@ -234,7 +236,7 @@ class _Records:
             self._files[path] = storage.open_read(path)
         return read_record_at(self._files[path], row["offset"], size=row["size"])
 
-    def payload(self, planned: _Planned) -> Payload | None:
+    def payload(self, planned: ClipPlan) -> Payload | None:
         """The clip's payload if it is there and intact."""
         row = self.row(planned)
         if row is None or self.column is None:
@@ -253,22 +255,23 @@ class _Records:
         )
 
     def close(self) -> None:
+        """Close all files."""
         for file in self._files.values():
             file.close()
 
 
-class _Sources:
+class SourceColumns:
     """The columns that a recipe reads, for the clips of one shard."""
 
-    def __init__(self, job: ShardJob, clip_ids: list[str]) -> None:
-        self._columns = {name: _Records.existing(job.dataset, name, clip_ids) for name in job.recipe.reads}
+    def __init__(self, job: BuildJob, clip_ids: list[str]) -> None:
+        self._columns = {name: ColumnSlice.existing(job.dataset, name, clip_ids) for name in job.recipe.reads}
 
     def fingerprints(self, clip: Clip) -> dict[str, str | None]:
         """Of the clip's record in each column."""
         found = {name: records.index.get(clip.clip_id) for name, records in self._columns.items()}
         return {name: row["fingerprint"] if row else None for name, row in found.items()}
 
-    def lacks(self, clip: Clip) -> str | None:
+    def missing_source(self, clip: Clip) -> str | None:
         """In which column the clip has no record, and why; None: in none. Raises DatasetError."""
         for name, records in self._columns.items():
             if clip.clip_id not in records.index:
@@ -294,6 +297,7 @@ class _Sources:
         return Request(clip, records)
 
     def close(self) -> None:
+        """Close all files."""
         for records in self._columns.values():
             records.close()
 
@@ -312,8 +316,8 @@ def _has_shard(description: Description, shard: Shard, dataset_name: str) -> boo
     return description.dataset == dataset_name and description.shards.get(shard.split) == shard.count
 
 
-def _kept(
-    job: ShardJob, shard: Shard, plan: list[_Planned], plan_digest: str, previous: _Records
+def _unchanged_part(
+    job: BuildJob, shard: Shard, plan: list[ClipPlan], plan_digest: str, previous: ColumnSlice
 ) -> Part | None:
     """The published shard, if building it again would give the same bytes."""
     column = previous.column
@@ -325,7 +329,11 @@ def _kept(
     for planned in plan:
         row = previous.row(planned)
         entry = previous.quarantine(planned) if row is None else previous.ledger.get(planned.clip.clip_id)
-        if entry is None or entry["split"] != shard.split or planned.lacks not in (None, entry["detail"]):
+        if (
+            entry is None
+            or entry["split"] != shard.split
+            or planned.missing_source not in (None, entry["detail"])
+        ):
             return None
         ledger.append(entry)
         if row is not None:
@@ -345,18 +353,18 @@ class _Writer:
 
     def __init__(
         self,
-        job: ShardJob,
+        job: BuildJob,
         shard: Shard,
-        previous: _Records,
-        sources: _Sources,
+        previous: ColumnSlice,
+        sources: SourceColumns,
         maker: Maker,
-        tally: Tally,
+        tally: ShardCounters,
         on_clip: Callable[[int], None],
     ) -> None:
         self.job, self.shard, self.previous, self.sources = job, shard, previous, sources
         self.maker, self.tally, self.on_clip = maker, tally, on_clip
 
-    def write(self, plan: list[_Planned], plan_digest: str) -> Part:
+    def write(self, plan: list[ClipPlan], plan_digest: str) -> Part:
         """Write the shard under its name in the build folder."""
         part = Part(plan_digest, 0, kept=False)
         path = storage.join(self.job.build_folder, self.shard.file_name(self.job.dataset_name))
@@ -378,15 +386,15 @@ class _Writer:
             self.tally.steps_made += outcome.steps if isinstance(outcome, Payload) else 0
             yield outcome
 
-    def _is_known(self, planned: _Planned) -> bool:
-        if planned.lacks is not None:
+    def _is_known(self, planned: ClipPlan) -> bool:
+        if planned.missing_source is not None:
             return True
         return self.previous.row(planned) is not None or self.previous.quarantine(planned) is not None
 
-    def _known(self, planned: _Planned) -> Payload | ClipError:
+    def _known(self, planned: ClipPlan) -> Payload | ClipError:
         """The outcome of a clip for which the recipe need not be run: it is copied, or known to fail."""
-        if planned.lacks is not None:
-            return ClipError("not_in_source", planned.lacks)
+        if planned.missing_source is not None:
+            return ClipError("not_in_source", planned.missing_source)
         outcome: Payload | ClipError | None
         quarantined = self.previous.quarantine(planned)
         if quarantined is not None:
@@ -398,7 +406,7 @@ class _Writer:
         self.tally.clips_copied += 1
         return outcome
 
-    def _append(self, file: BinaryIO, part: Part, planned: _Planned, outcome: Payload | ClipError) -> int:
+    def _append(self, file: BinaryIO, part: Part, planned: ClipPlan, outcome: Payload | ClipError) -> int:
         """Write one clip's record and its rows of index and ledger. Returns its steps."""
         clip_id = planned.clip.clip_id
         entry: dict[str, Any] = {

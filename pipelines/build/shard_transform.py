@@ -8,15 +8,15 @@ from apache_beam.metrics import Metrics
 
 from reelmill.datasets.column import Shard
 from reelmill.features.recipe import Maker
-from reelmill.pipelines.build.shard import ShardJob, Tally, build_shard
-from reelmill.pipelines.execution.progress import Sender
+from reelmill.pipelines.build.shard import BuildJob, ShardCounters, build_shard
+from reelmill.pipelines.execution.progress import ProgressReporter
 
 
 @dataclass
 class BuildShards(beam.PTransform):  # type: ignore[misc] # Beam ships no types
     """Build every shard of a column; the result lies in storage, only counters pass through the graph."""
 
-    job: ShardJob
+    job: BuildJob
     shards: Sequence[Shard]
     progress: str | None
     """Address of the main process's progress socket."""
@@ -33,23 +33,23 @@ class BuildShards(beam.PTransform):  # type: ignore[misc] # Beam ships no types
 
 
 class _BuildShard(beam.DoFn):  # type: ignore[misc]
-    def __init__(self, job: ShardJob, progress: str | None) -> None:
+    def __init__(self, job: BuildJob, progress: str | None) -> None:
         self.job = job
         self.progress = progress
         self.maker: Maker | None = None
 
     def setup(self) -> None:
         self.maker = self.job.recipe.maker()
-        self.sender = Sender(self.progress)
+        self.sender = ProgressReporter(self.progress)
 
-    def process(self, shard: Shard) -> Iterator[Tally]:
+    def process(self, shard: Shard) -> Iterator[ShardCounters]:
         assert self.maker is not None
         tally = build_shard(
             self.job, shard, maker=self.maker, on_clip=lambda steps: self.sender.add(clips=1, frames=steps)
         )
         self.sender.add(shards=1)
         self.sender.flush()
-        for name in Tally.__slots__:
+        for name in ShardCounters.__slots__:
             Metrics.counter("reelmill", name).inc(getattr(tally, name))
         yield tally
 

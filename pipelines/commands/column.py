@@ -10,11 +10,11 @@ from reelmill.datasets.errors import UsageError
 from reelmill.features.recipe import ColumnOptions
 from reelmill.pipelines.build.builder import BuildResult, build_column
 from reelmill.pipelines.build.recipe_registry import (
-    COLUMNS,
-    FEATURES,
+    COLUMN_RECIPES,
+    FEATURES_RECIPE,
     column_recipe,
-    entries_of,
-    recipe_class,
+    load_recipe_class,
+    named_entries,
 )
 from reelmill.pipelines.commands.common import (
     beam_arguments,
@@ -31,7 +31,7 @@ from reelmill.pipelines.scan.scanner import ScanSection
 
 def column_command(name: str, help_text: str) -> click.Command:
     """The command that builds the column with a section of its own."""
-    model = recipe_class(COLUMNS[name]).Options
+    model = load_recipe_class(COLUMN_RECIPES[name]).Options
 
     @click.command(name, help=f"{help_text}\n\nWhat follows -- goes to Apache Beam.")
     @params_option
@@ -51,7 +51,7 @@ def column_command(name: str, help_text: str) -> click.Command:
 
 def named_command(name: str, help_text: str, *, within: str) -> click.Command:
     """The command that builds one of the columns that a section holds by name."""
-    model = recipe_class(FEATURES).Options if within == "features" else ColumnOptions
+    model = load_recipe_class(FEATURES_RECIPE).Options if within == "features" else ColumnOptions
     # what a column of the user's own has for options is known only when params.yaml is read
     options = parameter_options(model if within == "features" else BaseModel)
 
@@ -91,7 +91,7 @@ def _divided(given: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
 
 
 def _only(params: Mapping[str, Any], within: str) -> str:
-    names = list(entries_of(params, within))
+    names = list(named_entries(params, within))
     if len(names) == 1:
         return names[0]
     if names:

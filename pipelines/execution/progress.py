@@ -24,7 +24,7 @@ SEND_EVERY_S = 0.25
 logger = logging.getLogger("reelmill")
 
 
-class Sender:
+class ProgressReporter:
     """A worker's end. Counts are gathered and sent a few times a second.
 
     Args:
@@ -77,7 +77,7 @@ class Counts:
     shards: int = 0
 
 
-class Receiver:
+class ProgressMonitor:
     """The main process's end: a context that shows progress while it is open.
 
     Args:
@@ -112,7 +112,7 @@ class Receiver:
         )
         self._task = self._bar.add_task(title, total=clips, rates="")
 
-    def __enter__(self) -> "Receiver":
+    def __enter__(self) -> "ProgressMonitor":
         self._socket.bind(self.address)
         self._bar.start()
         self._thread.start()

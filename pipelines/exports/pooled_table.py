@@ -27,7 +27,7 @@ from reelmill.datasets.records.feature_arrays import from_features
 from reelmill.datasets.records.sequence_example import Parsed, parse
 from reelmill.datasets.records.tfrecord import read_record_at
 from reelmill.features.pooling import Method, RankDirection, RankMap, RankOptions, pool, pooled_size
-from reelmill.pipelines.execution.progress import Receiver, Sender
+from reelmill.pipelines.execution.progress import ProgressMonitor, ProgressReporter
 from reelmill.pipelines.params import Section
 
 FOLDER = "pooled"
@@ -101,12 +101,12 @@ def pool_column(dataset: str, name: str, options: PoolSection) -> PoolResult:
     column = Column(dataset, name)
     clips = column.description.totals["written"]
     with (
-        Receiver(f"pool {name}", clips=clips, frames=False) as progress,
+        ProgressMonitor(f"pool {name}", clips=clips, frames=False) as progress,
         storage.replacing(path) as file,
     ):
         table = _Table(file, column, prefix, methods, options.rank())
         with (
-            contextlib.closing(Sender(progress.address)) as sender,
+            contextlib.closing(ProgressReporter(progress.address)) as sender,
             contextlib.closing(records(column)) as rows,
             table,
         ):

@@ -28,7 +28,7 @@ from reelmill.datasets.records.youtube8m import (
     file_name,
     to_record,
 )
-from reelmill.pipelines.execution.progress import Receiver, Sender
+from reelmill.pipelines.execution.progress import ProgressMonitor, ProgressReporter
 from reelmill.pipelines.exports.pooled_table import chosen_prefix, prefixes_in, records
 
 Quantiser = Literal["extractor", "nearest"]
@@ -108,8 +108,8 @@ def export_youtube8m(dataset: str, out: str, options: YouTube8MOptions) -> Expor
     result = ExportResult()
     with (
         Manifest(storage.join(dataset, FILE_NAME)) as manifest,
-        Receiver("export", clips=column.description.totals["written"], frames=False) as progress,
-        contextlib.closing(Sender(progress.address)) as sender,
+        ProgressMonitor("export", clips=column.description.totals["written"], frames=False) as progress,
+        contextlib.closing(ProgressReporter(progress.address)) as sender,
         contextlib.closing(_Audio(dataset, options)) as audio,
         contextlib.closing(records(column)) as rows,
     ):

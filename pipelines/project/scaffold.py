@@ -77,13 +77,13 @@ class Project:
 
 def sections(columns: Sequence[str] = ()) -> dict[str, type[BaseModel]]:
     """The model of each section of params.yaml, with those of these columns besides frames."""
-    from reelmill.pipelines.build.recipe_registry import COLUMNS, recipe_class
+    from reelmill.pipelines.build.recipe_registry import COLUMN_RECIPES, load_recipe_class
     from reelmill.pipelines.project.runs import EvaluateSection, TrainSection
     from reelmill.pipelines.scan.scanner import ScanSection
 
     return {
         "scan": ScanSection,
-        **{name: recipe_class(COLUMNS[name]).Options for name in ("frames", *columns)},
+        **{name: load_recipe_class(COLUMN_RECIPES[name]).Options for name in ("frames", *columns)},
         "train": TrainSection,
         "evaluate": EvaluateSection,
     }
@@ -127,11 +127,11 @@ def _keys_text(model: type[BaseModel], values: Mapping[str, Any], *, indent: str
 
 
 def _features_text(project: Project) -> str:
-    from reelmill.pipelines.build.recipe_registry import FEATURES, recipe_class
+    from reelmill.pipelines.build.recipe_registry import FEATURES_RECIPE, load_recipe_class
 
     if not project.features:
         return _NO_FEATURES
-    model = recipe_class(FEATURES).Options
+    model = load_recipe_class(FEATURES_RECIPE).Options
     entries = (
         f"  {name}:\n" + _keys_text(model, values, indent="    ") for name, values in project.features.items()
     )
@@ -172,9 +172,9 @@ def dvc_text(project: Project) -> str:
 
 def _column_stage(name: str) -> str:
     """The stage of a column with a section of its own."""
-    from reelmill.pipelines.build.recipe_registry import COLUMNS, recipe_class
+    from reelmill.pipelines.build.recipe_registry import COLUMN_RECIPES, load_recipe_class
 
-    options = recipe_class(COLUMNS[name])
+    options = load_recipe_class(COLUMN_RECIPES[name])
     made_from_videos = not options(name=name, options=options.Options(), raw=".").reads
     stage = _template("column.template.yaml").replace("@column@", name)
     return stage.replace("@raw@\n", "      - ${scan.raw}\n" if made_from_videos else "").replace(

@@ -38,7 +38,12 @@ class ScanJob:
     probe_timeout_s: float
 
 
-def _write_chunks(job: ScanJob, collection: Collection) -> tuple[int, int]:
+def write_chunks(job: ScanJob, collection: Collection) -> tuple[int, int]:
+    """Write the entries of a collection as JSON files of CHUNK_CLIPS each; return the number of clips and of files.
+
+    Raises:
+        DatasetError: a clip has a label that the collection does not list.
+    """
     entries = iter(collection.entries())
     clips = chunks = 0
     while chunk := list(islice(entries, CHUNK_CLIPS)):
@@ -71,13 +76,13 @@ def probe_chunk(job: ScanJob, number: int, *, prober: Prober, on_clip: Callable[
     for entry in entries:
         if entry.video not in facts:
             path = storage.below(job.raw, entry.video)
-            facts[entry.video] = look_at(path, identity=job.identity, prober=prober)
+            facts[entry.video] = probe_video(path, identity=job.identity, prober=prober)
         clip = Clip(
             **{**asdict(entry), "labels": list(entry.labels)},
             label_index=[job.label_index[label] for label in entry.labels],
             **facts[entry.video],
         )
-        clips.extend(cut(clip, window_us=job.window_us))
+        clips.extend(split_into_windows(clip, window_us=job.window_us))
         on_clip()
     with storage.replacing(_part_path(job, number)) as file:
         pq.write_table(to_table(clips), file)
@@ -88,7 +93,7 @@ def _entry(row: dict[str, Any]) -> Entry:
     return Entry(**{**row, "labels": tuple(row["labels"])})
 
 
-def look_at(path: str, *, identity: Identity, prober: Prober) -> dict[str, Any]:
+def probe_video(path: str, *, identity: Identity, prober: Prober) -> dict[str, Any]:
     """What the manifest says about a video: its identity and what probing found.
 
     Never raises for what is or is not at ``path``; ``probe_error`` then tells.
@@ -107,7 +112,7 @@ def look_at(path: str, *, identity: Identity, prober: Prober) -> dict[str, Any]:
     return {"identity": known, "file_bytes": size, **asdict(found)}
 
 
-def cut(clip: Clip, *, window_us: int | None) -> Iterator[Clip]:
+def split_into_windows(clip: Clip, *, window_us: int | None) -> Iterator[Clip]:
     """Cut a clip into consecutive windows; a clip that fits into one stays as it is.
 
     The first window begins where the clip does and the last ends where it does, so that nothing is lost when
@@ -128,7 +133,7 @@ def cut(clip: Clip, *, window_us: int | None) -> Iterator[Clip]:
         )
 
 
-def _merged(job: ScanJob, chunks: int, clips: int) -> Iterator[pa.Table]:
+def sorted_tables(job: ScanJob, chunks: int, clips: int) -> Iterator[pa.Table]:
     """All rows in manifest order, one range of hashes at a time."""
     ranges = -(-clips // MERGE_ROWS)
     for number in range(ranges):

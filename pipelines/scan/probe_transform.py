@@ -7,7 +7,7 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 from reelmill.features.video.probe_process import Prober
-from reelmill.pipelines.execution.progress import Sender
+from reelmill.pipelines.execution.progress import ProgressReporter
 from reelmill.pipelines.scan.chunks import ScanJob, probe_chunk
 
 
@@ -37,7 +37,7 @@ class _ProbeChunk(beam.DoFn):  # type: ignore[misc]
 
     def setup(self) -> None:
         self.prober = Prober(timeout_s=self.job.probe_timeout_s)
-        self.sender = Sender(self.progress)
+        self.sender = ProgressReporter(self.progress)
 
     def process(self, number: int) -> Iterator[int]:
         clips = probe_chunk(self.job, number, prober=self.prober, on_clip=lambda: self.sender.add(clips=1))

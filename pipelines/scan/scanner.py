@@ -15,10 +15,10 @@ from reelmill.datasets import storage
 from reelmill.datasets.collections.registry import open_collection
 from reelmill.datasets.errors import UsageError
 from reelmill.datasets.manifest import FILE_NAME, ManifestInfo, write_tables
-from reelmill.pipelines.execution.progress import Receiver
+from reelmill.pipelines.execution.progress import ProgressMonitor
 from reelmill.pipelines.execution.runner import run_graph
 from reelmill.pipelines.params import Section
-from reelmill.pipelines.scan.chunks import Identity, ScanJob, _merged, _write_chunks
+from reelmill.pipelines.scan.chunks import Identity, ScanJob, sorted_tables, write_chunks
 
 
 class ScanSection(Section):
@@ -81,16 +81,16 @@ def scan(dataset: str, section: ScanSection, *, beam_options: Sequence[str] = ()
     info = ManifestInfo(dataset=section.name or collection.name, labels=labels, identity=section.identity)
     storage.remove_folder(job.folder)
     try:
-        clips, chunks = _write_chunks(job, collection)
+        clips, chunks = write_chunks(job, collection)
         if not clips:
             raise UsageError(
                 f"scan.raw = {section.raw!r}: the {section.collection} collection there has no clips"
             )
-        with Receiver("scan", clips=clips, frames=False) as progress:
+        with ProgressMonitor("scan", clips=clips, frames=False) as progress:
             _run(job, chunks, progress.address, section.workers, beam_options)
-        tally = _Tally()
+        tally = _RowCounter()
         rows = write_tables(
-            storage.join(dataset, FILE_NAME), tally.counted(_merged(job, chunks, clips)), info
+            storage.join(dataset, FILE_NAME), tally.counted(sorted_tables(job, chunks, clips)), info
         )
     finally:
         storage.remove_folder(job.folder)
@@ -115,7 +115,7 @@ def _run(
     return run_graph(graph, beam_options=beam_options, workers=workers)
 
 
-class _Tally:
+class _RowCounter:
     """Counts rows as they pass."""
 
     def __init__(self) -> None:

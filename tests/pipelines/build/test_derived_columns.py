@@ -28,7 +28,7 @@ from reelmill.datasets.verify import verify_dataset
 from reelmill.features.frames.recipe import FramesOptions, FramesRecipe
 from reelmill.features.recipe import ClipError, Payload, Recipe, Request
 from reelmill.pipelines.build.builder import BuildResult
-from reelmill.pipelines.build.recipe_registry import COLUMNS, column_recipe, recipe_class
+from reelmill.pipelines.build.recipe_registry import COLUMN_RECIPES, column_recipe, load_recipe_class
 from reelmill.pipelines.scan.scanner import ScanSection, scan
 
 GUIDE = Path(__file__).parents[3] / "docs" / "adding-a-column.md"
@@ -355,9 +355,9 @@ def test_videos_that_are_not_there(tmp_path: Path) -> None:
     assert column_recipe({}, "flow", overrides={}, raw=str(tmp_path / "absent")).reads == ("frames",)
 
 
-@pytest.mark.parametrize("place", COLUMNS.values())
+@pytest.mark.parametrize("place", COLUMN_RECIPES.values())
 def test_recipes_say_what_they_are(place: str) -> None:
-    found = recipe_class(place)
+    found = load_recipe_class(place)
     assert re.fullmatch("[a-z_]+", found.kind)
     for field in found.Options.model_fields.values():
         assert field.description

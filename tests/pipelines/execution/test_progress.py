@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from reelmill.pipelines.execution import progress
-from reelmill.pipelines.execution.progress import Receiver, Sender
+from reelmill.pipelines.execution.progress import ProgressMonitor, ProgressReporter
 
 
 def wait_for(happened: Callable[[], bool]) -> None:
@@ -22,10 +22,10 @@ def wait_for(happened: Callable[[], bool]) -> None:
 
 
 def test_counts_of_several_workers_add_up() -> None:
-    with Receiver("frames", clips=40, shards=4) as receiver:
+    with ProgressMonitor("frames", clips=40, shards=4) as receiver:
 
         def work() -> None:
-            sender = Sender(receiver.address)
+            sender = ProgressReporter(receiver.address)
             for _ in range(10):
                 sender.add(clips=1, frames=7)
             sender.add(shards=1)
@@ -43,18 +43,18 @@ def test_counts_of_several_workers_add_up() -> None:
 def test_counts_sent_last_are_not_lost() -> None:
     """What was sent before the context ends is counted, though nobody waits for it."""
     for _ in range(10):
-        with Receiver("x", clips=1) as receiver:
-            sender = Sender(receiver.address)
+        with ProgressMonitor("x", clips=1) as receiver:
+            sender = ProgressReporter(receiver.address)
             sender.add(clips=1)
             sender.close()
         assert receiver.counts.clips == 1
 
 
 def test_times_tell_start_up_from_work() -> None:
-    with Receiver("x", clips=3) as receiver:
+    with ProgressMonitor("x", clips=3) as receiver:
         assert (receiver.startup_s, receiver.working_s) == (0, 0)
         time.sleep(0.3)
-        sender = Sender(receiver.address)
+        sender = ProgressReporter(receiver.address)
         wait_for(lambda: receiver.startup_s > 0)
         time.sleep(0.3)
         sender.add(clips=3)
@@ -67,7 +67,7 @@ def test_times_tell_start_up_from_work() -> None:
 
 @pytest.mark.parametrize("address", [None, "nowhere/at/all"])
 def test_a_sender_without_a_receiver_does_nothing(address: str | None) -> None:
-    sender = Sender(address)
+    sender = ProgressReporter(address)
     sender.add(clips=5)
     sender.flush()
     sender.close()
@@ -75,8 +75,8 @@ def test_a_sender_without_a_receiver_does_nothing(address: str | None) -> None:
 
 
 def test_a_receiver_that_goes_away_harms_nobody() -> None:
-    with Receiver("x", clips=3) as receiver:
-        sender = Sender(receiver.address)
+    with ProgressMonitor("x", clips=3) as receiver:
+        sender = ProgressReporter(receiver.address)
     assert not os.path.exists(receiver.address)
     try:
         for _ in range(3):
@@ -91,9 +91,9 @@ def test_a_receiver_that_goes_away_harms_nobody() -> None:
 def test_a_receiver_that_is_busy_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody reads: the socket's buffer fills, counts are kept for later, add() returns at once."""
     monkeypatch.setattr(progress, "SEND_EVERY_S", -1.0)
-    receiver = Receiver("x", clips=1)
+    receiver = ProgressMonitor("x", clips=1)
     receiver._socket.bind(receiver.address)
-    sender = Sender(receiver.address)
+    sender = ProgressReporter(receiver.address)
     begun = time.monotonic()
     for _ in range(2000):
         sender.add(clips=1)
@@ -120,8 +120,8 @@ def test_lines_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     level = progress.logger.level
     progress.logger.setLevel(logging.INFO)
     try:
-        with Receiver("frames", clips=10, shards=2) as receiver:
-            sender = Sender(receiver.address)
+        with ProgressMonitor("frames", clips=10, shards=2) as receiver:
+            sender = ProgressReporter(receiver.address)
             sender.add(clips=5, frames=100, shards=1)
             sender.flush()
             wait_for(lambda: any("5 of 10" in line for line in lines))
@@ -143,8 +143,8 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         "Console",
         lambda **_: Console(file=screen, force_terminal=True, width=120, color_system=None),
     )
-    with Receiver("scan", clips=4, frames=False) as receiver:
-        sender = Sender(receiver.address)
+    with ProgressMonitor("scan", clips=4, frames=False) as receiver:
+        sender = ProgressReporter(receiver.address)
         sender.add(clips=4)
         sender.close()
         wait_for(lambda: receiver.counts.clips == 4)
@@ -167,7 +167,7 @@ def open_files() -> set[str]:
 
 def test_nothing_is_left_behind() -> None:
     threads, opened = set(threading.enumerate()), open_files()
-    with pytest.raises(KeyboardInterrupt), Receiver("x", clips=1) as receiver:
+    with pytest.raises(KeyboardInterrupt), ProgressMonitor("x", clips=1) as receiver:
         raise KeyboardInterrupt
     # Only what is new counts: a thread that an earlier test left dying may end in between.
     assert not set(threading.enumerate()) - threads
@@ -177,10 +177,10 @@ def test_nothing_is_left_behind() -> None:
 
 def test_a_sender_in_another_terminal_session() -> None:
     """Workers have no terminal; the socket works between unrelated processes all the same."""
-    with Receiver("x", clips=1) as receiver:
+    with ProgressMonitor("x", clips=1) as receiver:
         child, _ = pty.fork()
         if child == 0:
-            sender = Sender(receiver.address)
+            sender = ProgressReporter(receiver.address)
             sender.add(clips=1)
             sender.close()
             os._exit(0)
