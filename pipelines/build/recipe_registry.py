@@ -49,7 +49,7 @@ def column_recipe(
     Args:
         params: content of params.yaml.
         name: name of the column.
-        within: section that holds the column by name, ``features`` or ``columns``; None: the column is a section itself.
+        within: ``features`` or ``columns``, if the column is an entry of that section; None: it has its own section.
         overrides: option values that override those in params.yaml.
         raw: folder or URL of the collection.
 
