@@ -1,4 +1,4 @@
-"""The Beam graph of a column build: only wiring."""
+"""Beam transform of a column build: wiring only."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,13 +8,14 @@ from apache_beam.metrics import Metrics
 
 from reelmill.datasets.column import Shard
 from reelmill.features.recipe import Maker
-from reelmill.pipelines.build.shard import BuildJob, ShardCounters, build_shard
+from reelmill.pipelines.build.job import BuildJob
+from reelmill.pipelines.build.shard import ShardCounters, build_shard
 from reelmill.pipelines.execution.progress import ProgressReporter
 
 
 @dataclass
 class BuildShards(beam.PTransform):  # type: ignore[misc] # Beam ships no types
-    """Build every shard of a column; the result lies in storage, only counters pass through the graph."""
+    """Build all shards of a column. The results are files; only counters pass through the graph."""
 
     job: BuildJob
     shards: Sequence[Shard]
@@ -22,12 +23,12 @@ class BuildShards(beam.PTransform):  # type: ignore[misc] # Beam ships no types
     """Address of the main process's progress socket."""
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
-        """Apply to a pipeline; gives a tally for each shard."""
+        """Apply to a pipeline; returns the counters of each shard."""
         return (
             pipeline
-            # one reshuffle, not Create's besides: the local runner then deals the shards in this order
+            # Without the second reshuffle in Create the local runner distributes the shards in the order given.
             | "Shards" >> beam.Create(list(self.shards), reshuffle=False)
-            | "Spread" >> beam.Reshuffle()
+            | "Reshuffle" >> beam.Reshuffle()
             | "Build" >> beam.ParDo(_BuildShard(self.job, self.progress))
         )
 
@@ -40,20 +41,18 @@ class _BuildShard(beam.DoFn):  # type: ignore[misc]
 
     def setup(self) -> None:
         self.maker = self.job.recipe.maker()
-        self.sender = ProgressReporter(self.progress)
+        self.reporter = ProgressReporter(self.progress)
 
     def process(self, shard: Shard) -> Iterator[ShardCounters]:
         assert self.maker is not None
-        tally = build_shard(
-            self.job, shard, maker=self.maker, on_clip=lambda steps: self.sender.add(clips=1, frames=steps)
-        )
-        self.sender.add(shards=1)
-        self.sender.flush()
+        counters = build_shard(self.job, shard, maker=self.maker, on_progress=self.reporter.add)
+        self.reporter.add(shards=1)
+        self.reporter.flush()
         for name in ShardCounters.__slots__:
-            Metrics.counter("reelmill", name).inc(getattr(tally, name))
-        yield tally
+            Metrics.counter("reelmill", name).inc(getattr(counters, name))
+        yield counters
 
     def teardown(self) -> None:
         if self.maker is not None:
             self.maker.close()
-            self.sender.close()
+            self.reporter.close()

@@ -122,7 +122,7 @@ def _build(
         workers=recipe.options.workers,
         beam_options=beam_options,
     )
-    write_metrics(metrics, name, deterministic=result.deterministic(), throughput=throughput(result))
+    write_metrics(metrics, name, deterministic=result.totals(), throughput=throughput(result))
     report(result, folder=folder, column=name)
 
 
@@ -166,6 +166,6 @@ def report(result: BuildResult, *, folder: str, column: str) -> None:
         say(f"  {name:<20} {mean:.4g}  on average over all {steps}")
     if result.clips and not result.written:
         say("warning: no clip was written; the ledger has each clip's reason")
-    for remark in result.remarks:
-        say(f"warning: {remark}")
+    for warning in result.warnings:
+        say(f"warning: {warning}")
     say(f"column: {folder}/{column}    next: reelmill verify {folder}")

@@ -303,7 +303,7 @@ def test_a_source_of_another_manifest(
     shutil.copy(raw / "left" / "0.mp4", raw / "left" / "new.mp4")
     scan(str(moving_dataset), ScanSection(raw=str(raw), name="set"), beam_options=IN_PROCESS)
     with pytest.raises(
-        (BuildError, DatasetError), match=r"knows nothing of clip 'left/new.mp4'.*build 'frames' again"
+        (BuildError, DatasetError), match=r"has no entry for clip 'left/new.mp4'.*build 'frames' again"
     ):
         build_recipe(moving_dataset, recipe("grey"))
     scan(

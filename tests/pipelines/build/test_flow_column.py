@@ -63,7 +63,7 @@ def grey(jpeg: bytes) -> NDArray[np.uint8]:
 def test_records(moving_dataset: Path, build_recipe: BuildRecipe) -> None:
     result = build_recipe(moving_dataset, flow_recipe())
     assert (result.written, result.reasons) == (12, {"not_in_source": 2})
-    assert result.remarks == []
+    assert result.warnings == []
     flow, frames = (records(moving_dataset / name) for name in ("flow", "frames"))
     assert list(flow) == list(frames)
     for clip_id in flow:
@@ -140,7 +140,7 @@ def test_figures(moving_dataset: Path, build_recipe: BuildRecipe) -> None:
         assert column.description.figures[name] == pytest.approx(mean, abs=2e-6)
     assert column.description.figures["saturated"] > 0.9
     assert column.description.figures["saturated_2x"] < 0.02
-    (line,) = result.remarks
+    (line,) = result.warnings
     assert "saturation = 1.5 and are clamped: saturation = 3 leaves" in line
     content = json.loads((moving_dataset / "flow" / "column.json").read_text())
     assert content["parameters"]["settings"]["patch_size"] == 8

@@ -1,0 +1,142 @@
+"""Column slice: index rows, ledger rows and records of one shard's clips in a finished column."""
+
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from reelmill.datasets import storage
+from reelmill.datasets.column import INDEX, LEDGER, Column
+from reelmill.datasets.errors import CorruptRecordError, DatasetError
+from reelmill.datasets.manifest import Clip
+from reelmill.datasets.records.tfrecord import read_record_at
+from reelmill.features.recipe import ClipError, Payload, Request
+
+RETRYABLE_REASONS = frozenset(
+    {"missing", "empty", "unreadable", "timeout", "memory", "too_large", "probe_crashed"}
+)
+"""Reasons for quarantine that may not apply in another attempt: the next build tries such clips again."""
+
+
+class ColumnSlice:
+    """Index rows, ledger rows and records of some clips in a finished column.
+
+    Args:
+        dataset: path or URL of the dataset.
+        name: name of the column.
+        clip_ids: the clips; those that the column does not have are left out.
+
+    Raises:
+        DatasetError: there is no such finished column.
+        FileNotFoundError: its index or its ledger is missing.
+    """
+
+    def __init__(self, dataset: str, name: str, clip_ids: list[str]) -> None:
+        self.column = Column(dataset, name)
+        self.index = _rows_by_clip(storage.join(self.column.folder, INDEX), clip_ids)
+        self.ledger = _rows_by_clip(storage.join(self.column.folder, LEDGER), clip_ids)
+        self._files: dict[str, BinaryIO] = {}
+
+    def record(self, index_row: dict[str, Any]) -> bytes:
+        """Read one record. Raises CorruptRecordError or FileNotFoundError."""
+        path = self.column.path_of(index_row)
+        if path not in self._files:
+            self._files[path] = storage.open_read(path)
+        return read_record_at(self._files[path], index_row["offset"], size=index_row["size"])
+
+    def stored(self, clip_id: str, fingerprint: str) -> "StoredClip | None":
+        """Return the stored outcome of a clip; None if there is none, it is outdated, or a retry may succeed."""
+        index_row, ledger_row = self.index.get(clip_id), self.ledger.get(clip_id)
+        if ledger_row is None or (index_row or ledger_row)["fingerprint"] != fingerprint:
+            return None
+        failed = ledger_row["outcome"] == "quarantined" and ledger_row["reason"] not in RETRYABLE_REASONS
+        return StoredClip(self, index_row, ledger_row) if index_row or failed else None
+
+    def close(self) -> None:
+        """Close the shard files."""
+        for file in self._files.values():
+            file.close()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredClip:
+    """Outcome of one clip in an earlier build."""
+
+    column: ColumnSlice
+    index_row: dict[str, Any] | None
+    """None for a quarantined clip."""
+    ledger_row: dict[str, Any]
+
+    def outcome(self) -> Payload | ClipError | None:
+        """Return the clip's payload, or the error that put it in quarantine; None if its record is damaged."""
+        if self.index_row is None:
+            return ClipError(self.ledger_row["reason"], self.ledger_row["detail"])
+        try:
+            record = self.column.record(self.index_row)
+        except (CorruptRecordError, FileNotFoundError):
+            return None
+        return Payload(
+            data=record[self.index_row["head_size"] :],
+            steps=self.index_row["steps"],
+            decode_errors=self.ledger_row["decode_errors"],
+            detail=self.ledger_row["detail"],
+            figures={name: self.index_row[name] for name in self.column.column.description.figures},
+        )
+
+
+class SourceColumns:
+    """The columns that a recipe reads, for the clips of one shard. Raises as :class:`ColumnSlice` does."""
+
+    def __init__(self, dataset: str, names: tuple[str, ...], clip_ids: list[str]) -> None:
+        self._columns = {name: ColumnSlice(dataset, name, clip_ids) for name in names}
+
+    def fingerprints(self, clip_id: str) -> dict[str, str | None]:
+        """Return the fingerprint of a clip's record in each column; None if the column has no record of it."""
+        rows = {name: column.index.get(clip_id) for name, column in self._columns.items()}
+        return {name: row["fingerprint"] if row else None for name, row in rows.items()}
+
+    def missing_source(self, clip_id: str) -> str | None:
+        """Return the first column without a record of a clip, with the reason; None if all columns have one.
+
+        Raises:
+            DatasetError: a column was built from a manifest without the clip.
+        """
+        for name, column in self._columns.items():
+            if clip_id not in column.index:
+                if clip_id not in column.ledger:
+                    raise DatasetError(
+                        f"column {name!r} has no entry for clip {clip_id!r}: it was built from another manifest; "
+                        f"build {name!r} again first"
+                    )
+                return f"{name}: {column.ledger[clip_id]['reason']}"
+        return None
+
+    def request(self, clip: Clip) -> Request:
+        """Return a clip with its records. Raises DatasetError if a record is damaged."""
+        records = {}
+        for name, column in self._columns.items():
+            try:
+                records[name] = column.record(column.index[clip.clip_id])
+            except (CorruptRecordError, FileNotFoundError) as error:
+                raise DatasetError(
+                    f"column {name!r} is damaged at clip {clip.clip_id!r} ({error}): build {name!r} again"
+                ) from None
+        return Request(clip, records)
+
+    def close(self) -> None:
+        """Close the shard files."""
+        for column in self._columns.values():
+            column.close()
+
+
+def _rows_by_clip(path: str, clip_ids: list[str]) -> dict[str, dict[str, Any]]:
+    """Read the rows of some clips from an index or ledger, one row group at a time."""
+    value_set = pa.array(clip_ids, pa.string())
+    rows = {}
+    with storage.open_read(path) as file:
+        for batch in pq.ParquetFile(file).iter_batches():
+            selected = batch.filter(pc.is_in(batch["clip_id"], value_set=value_set))
+            rows.update({row["clip_id"]: row for row in selected.to_pylist()})
+    return rows

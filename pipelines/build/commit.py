@@ -1,0 +1,169 @@
+"""Commit of a build: write index and ledger from the parts of all shards, then publish the new column."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from reelmill.datasets import storage
+from reelmill.datasets.column import (
+    DESCRIPTION,
+    INDEX,
+    LEDGER,
+    LEDGER_SCHEMA,
+    NATURAL_REASONS,
+    index_schema,
+)
+from reelmill.datasets.errors import BuildError, DatasetError
+from reelmill.pipelines.build.job import BuildJob
+from reelmill.pipelines.build.part import read_part
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnTotals:
+    """Totals of a column. They depend on the dataset alone: metrics that DVC hashes."""
+
+    clips: int
+    written: int
+    quarantined: int
+    reasons: dict[str, int]
+    """Number of quarantined clips by reason."""
+    damaged: int
+    """Written clips with errors from the decoder."""
+    steps: int
+    """Frames, or other entries that the column counts, of all written clips."""
+    bytes: int
+    """Size of all shards."""
+    shards: int
+    figures: dict[str, float]
+    """Mean over all steps of each of the recipe's figures."""
+
+    def totals(self) -> dict[str, Any]:
+        """Return the fields of this class as a dictionary, without those of subclasses."""
+        return {field.name: getattr(self, field.name) for field in fields(ColumnTotals)}
+
+    @property
+    def expected_quarantine(self) -> int:
+        """Number of clips that are quarantined for one of NATURAL_REASONS."""
+        return sum(self.reasons.get(reason, 0) for reason in NATURAL_REASONS)
+
+    @property
+    def failed_share(self) -> float:
+        """Share of failed clips among all that could have been written, 0 .. 1: bounded by ``max_quarantine``."""
+        expected = self.expected_quarantine
+        return (self.quarantined - expected) / max(1, self.clips - expected)
+
+
+def write_tables(job: BuildJob, *, num_clips: int) -> ColumnTotals:
+    """Write index and ledger from all parts into the build folder, in constant memory.
+
+    Raises:
+        BuildError: a shard was not built.
+        DatasetError: the number of written and quarantined clips is not ``num_clips``.
+    """
+    reasons: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
+    sums = dict.fromkeys(job.recipe.figures, 0.0)
+    shards = job.description.shard_list()
+    with (
+        _ParquetFile(storage.join(job.build_folder, INDEX), index_schema(sums)) as index,
+        _ParquetFile(storage.join(job.build_folder, LEDGER), LEDGER_SCHEMA) as ledger,
+    ):
+        for shard in shards:
+            try:
+                part = read_part(job, shard)
+            except FileNotFoundError:
+                raise BuildError(f"shard {job.file_name(shard)} was not built") from None
+            index.write(part.index)
+            ledger.write(part.ledger)
+            counts["written"] += len(part.index)
+            counts["bytes"] += part.file_bytes
+            counts["steps"] += sum(row["steps"] for row in part.index)
+            for name in sums:
+                sums[name] += sum(row[name] * row["steps"] for row in part.index)
+            counts["damaged"] += sum(row["decode_errors"] > 0 for row in part.ledger)
+            reasons.update(row["reason"] for row in part.ledger if row["outcome"] == "quarantined")
+    if counts["written"] + reasons.total() != num_clips:
+        raise DatasetError(
+            f"ledger not closed: {counts['written']} written + {reasons.total()} quarantined != {num_clips} clips"
+        )
+    return ColumnTotals(
+        clips=num_clips,
+        written=counts["written"],
+        quarantined=reasons.total(),
+        reasons=dict(sorted(reasons.items())),
+        damaged=counts["damaged"],
+        steps=counts["steps"],
+        bytes=counts["bytes"],
+        shards=len(shards),
+        figures={name: round(total / max(1, counts["steps"]), 6) for name, total in sums.items()},
+    )
+
+
+class _ParquetFile:
+    """Parquet file written in row groups of bounded size: the same rows give the same bytes."""
+
+    GROUP_ROWS = 4096
+
+    def __init__(self, path: str, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._file = storage.open_write(path)
+        self._writer = pq.ParquetWriter(self._file, schema, compression="zstd", write_page_checksum=True)
+        self._rows: list[dict[str, Any]] = []
+
+    def __enter__(self) -> "_ParquetFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._flush()
+        self._writer.close()
+        self._file.close()
+
+    def write(self, rows: Iterable[dict[str, Any]]) -> None:
+        self._rows.extend(rows)
+        while len(self._rows) >= self.GROUP_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        group, self._rows = self._rows[: self.GROUP_ROWS], self._rows[self.GROUP_ROWS :]
+        if group:
+            self._writer.write_table(pa.Table.from_pylist(group, schema=self._schema))
+
+
+def save_ledger(job: BuildJob) -> str:
+    """Return a path where the user finds the ledger of a failed build.
+
+    Without a published column this is the column's folder, otherwise the build folder: a published column stays
+    unchanged.
+    """
+    path = storage.join(job.build_folder, LEDGER)
+    if storage.exists(storage.join(job.column_folder, DESCRIPTION)):
+        return path
+    target = storage.join(job.column_folder, LEDGER)
+    storage.write_bytes(target, storage.read_bytes(path))
+    return target
+
+
+def publish(job: BuildJob, totals: ColumnTotals) -> None:
+    """Move the new files into the column's folder and delete the old ones and the build folder.
+
+    The description is deleted first and written last, and a column without it counts as unfinished. So a reader
+    never gets a mixture of old and new files, and a build that dies in between is repeated.
+    """
+    shards = job.description.shard_list()
+    names = {INDEX, LEDGER, *map(job.file_name, shards)}
+    kept = {job.file_name(shard) for shard in shards if read_part(job, shard).kept}
+    storage.make_folder(job.column_folder)
+    storage.remove(storage.join(job.column_folder, DESCRIPTION))
+    for name in sorted(names - kept):
+        storage.rename(storage.join(job.build_folder, name), storage.join(job.column_folder, name))
+    for name in storage.names(job.column_folder):
+        if name not in names:
+            storage.remove(storage.join(job.column_folder, name))
+    counts = {name: getattr(totals, name) for name in ("clips", "written", "quarantined", "steps", "bytes")}
+    description = replace(job.description, totals=counts, figures=totals.figures)
+    storage.write_bytes(storage.join(job.column_folder, DESCRIPTION), description.to_json())
+    storage.remove_folder(job.build_folder)
