@@ -1,8 +1,7 @@
-"""Progress of a build while other processes do the work.
+"""Progress of a Beam graph: workers report counts, the main process shows a progress bar or log lines.
 
-Workers on this machine send small datagrams to a Unix socket; the main process draws a bar from them on a
-terminal, and logs a line now and then elsewhere. Progress never holds work up: a datagram that cannot be
-sent is dropped.
+Workers on the same machine send small datagrams to a Unix socket of the main process. Reporting never delays the work:
+counts that cannot be sent are kept and sent with the next ones.
 """
 
 import json
@@ -12,29 +11,28 @@ import socket
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
-from types import TracebackType
+from collections import Counter
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-LOG_EVERY_S = 10.0
-SEND_EVERY_S = 0.25
+LOG_INTERVAL_S = 10.0
+SEND_INTERVAL_S = 0.25
 
 logger = logging.getLogger("reelmill")
 
 
 class ProgressReporter:
-    """A worker's end. Counts are gathered and sent a few times a second.
+    """Worker side: gathers counts and sends them a few times a second.
 
     Args:
-        address: path of the main process's socket; None or one of another machine: nothing is sent.
+        address: path of the main process's socket; nothing is sent if it is None or does not exist on this machine.
     """
 
     def __init__(self, address: str | None) -> None:
         self._socket: socket.socket | None = None
-        self._counts: dict[str, int] = {}
-        self._sent = 0.0
+        self._counts: Counter[str] = Counter()
+        self._sent_at = 0.0
         if address is not None and os.path.exists(address):
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._socket.setblocking(False)
@@ -43,68 +41,61 @@ class ProgressReporter:
             self.flush()
 
     def add(self, **counts: int) -> None:
-        """Add to the counts ``clips``, ``frames``, ``shards``, ``workers``."""
-        for name, value in counts.items():
-            self._counts[name] = self._counts.get(name, 0) + value
-        if time.monotonic() - self._sent > SEND_EVERY_S:
+        """Add to the counts ``clips``, ``frames``, ``shards`` and ``workers``."""
+        self._counts.update(counts)
+        if time.monotonic() - self._sent_at > SEND_INTERVAL_S:
             self.flush()
 
     def flush(self) -> None:
-        """Send what was gathered."""
+        """Send the gathered counts."""
         if self._socket is None or not self._counts:
             return
         try:
             self._socket.send(json.dumps(self._counts).encode())
         except OSError:
-            return  # the bar is late or gone; the counts stay for the next try
-        self._counts = {}
-        self._sent = time.monotonic()
+            return  # the main process is busy or gone: the counts are kept for the next attempt
+        self._counts.clear()
+        self._sent_at = time.monotonic()
 
     def close(self) -> None:
-        """Send the rest and close."""
+        """Send the remaining counts and close the socket."""
         self.flush()
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
 
-@dataclass(slots=True)
-class Counts:
-    """What has been done so far."""
-
-    clips: int = 0
-    frames: int = 0
-    shards: int = 0
-
-
 class ProgressMonitor:
-    """The main process's end: a context that shows progress while it is open.
+    """Main process side: a context that receives counts and shows them.
+
+    Shows a progress bar if standard error is a terminal, and otherwise logs a line every LOG_INTERVAL_S seconds.
 
     Args:
-        title: what is going on, as ``frames``.
-        clips: how many clips there are in all.
-        shards: how many shards; 0: the work has none.
-        frames: whether the work counts frames.
+        title: name of the work, as ``frames``.
+        clips: total number of clips.
+        shards: total number of shards; 0 if the work has none.
+        frames: whether to show a rate of frames.
     """
 
     def __init__(self, title: str, *, clips: int, shards: int = 0, frames: bool = True) -> None:
-        self.title, self.total_clips, self.total_shards, self.has_frames = title, clips, shards, frames
-        self.counts = Counts()
-        self.started = time.monotonic()
-        self._first = self._last = self.started
+        self.title, self.num_clips, self.num_shards, self.has_frames = title, clips, shards, frames
+        self.counts: Counter[str] = Counter()
+        """Sums of the counts received so far."""
+        self._started_at = self._last_at = time.monotonic()
+        self._ready_at: float | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="reelmill-")
         self.address = os.path.join(self._folder.name, "progress")
+        """Path of the socket, for the reporters."""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.settimeout(0.2)
-        self._done = threading.Event()
+        self._finished = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="progress", daemon=True)
         console = Console(stderr=True)
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("clips"),
-            TextColumn("{task.fields[rates]}"),
+            TextColumn("clips  {task.fields[rates]}"),
             TimeRemainingColumn(),
             TextColumn("left"),
             console=console,
@@ -118,10 +109,8 @@ class ProgressMonitor:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._done.set()
+    def __exit__(self, *_: object) -> None:
+        self._finished.set()
         self._thread.join()
         self._bar.stop()
         self._socket.close()
@@ -129,56 +118,48 @@ class ProgressMonitor:
 
     @property
     def startup_s(self) -> float:
-        """Seconds until the first worker was ready."""
-        return self._first - self.started
+        """Seconds until the first worker was ready; 0 before that."""
+        return 0.0 if self._ready_at is None else self._ready_at - self._started_at
 
     @property
     def working_s(self) -> float:
-        """Seconds from then to the last sign of work."""
-        return self._last - self._first
+        """Seconds from then to the latest report."""
+        return 0.0 if self._ready_at is None else self._last_at - self._ready_at
 
     def _listen(self) -> None:
-        logged = self.started
+        logged_at = self._started_at
         while True:
             try:
-                message = json.loads(self._socket.recv(4096))
+                counts = json.loads(self._socket.recv(4096))
             except TimeoutError:
-                if self._done.is_set():
+                # Only an empty socket ends the thread, so reports sent before the context ended are counted.
+                if self._finished.is_set():
                     return
             else:
-                self._last = time.monotonic()
-                if message.get("workers") and self._first == self.started:
-                    self._first = self._last
-                self.counts.clips += message.get("clips", 0)
-                self.counts.frames += message.get("frames", 0)
-                self.counts.shards += message.get("shards", 0)
-            self._bar.update(self._task, completed=self.counts.clips, rates=self._rates())
-            if self._bar.disable and time.monotonic() - logged > LOG_EVERY_S:
-                logged = time.monotonic()
-                logger.info(
-                    "%s: %d of %d clips, %s%s",
-                    self.title,
-                    self.counts.clips,
-                    self.total_clips,
-                    self._rates(),
-                    self._left(),
-                )
+                self._last_at = time.monotonic()
+                self._ready_at = self._ready_at or self._last_at
+                self.counts.update(counts)
+            clips = self.counts["clips"]
+            self._bar.update(self._task, completed=clips, rates=self._rates())
+            if self._bar.disable and time.monotonic() - logged_at > LOG_INTERVAL_S:
+                logged_at = time.monotonic()
+                line = f"{self.title}: {clips} of {self.num_clips} clips, {self._rates()}"
+                logger.info(line + self._time_left())
 
     def _rates(self) -> str:
-        if self._first == self.started:
+        if self._ready_at is None:
             return "starting workers"
-        seconds = max(time.monotonic() - self._first, 1e-3)
-        text = f"{self.counts.clips / seconds:,.1f} clips/s"
+        seconds = max(time.monotonic() - self._ready_at, 1e-3)
+        text = f"{self.counts['clips'] / seconds:,.1f} clips/s"
         if self.has_frames:
-            text += f"  {self.counts.frames / seconds:,.0f} frames/s"
-        if self.total_shards:
-            text += f"  {self.counts.shards}/{self.total_shards} shards"
+            text += f"  {self.counts['frames'] / seconds:,.0f} frames/s"
+        if self.num_shards:
+            text += f"  {self.counts['shards']}/{self.num_shards} shards"
         return text
 
-    def _left(self) -> str:
-        if not self.counts.clips:
+    def _time_left(self) -> str:
+        clips = self.counts["clips"]
+        if not clips:
             return ""
-        seconds = (
-            (time.monotonic() - self.started) / self.counts.clips * (self.total_clips - self.counts.clips)
-        )
-        return f", {seconds / 60:.0f} min left" if seconds > 90 else f", {max(seconds, 0):.0f} s left"
+        seconds = max(0.0, (time.monotonic() - self._started_at) / clips * (self.num_clips - clips))
+        return f", {seconds / 60:.0f} min left" if seconds > 90 else f", {seconds:.0f} s left"

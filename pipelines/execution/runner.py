@@ -1,4 +1,4 @@
-"""Running a Beam graph: the local default, any other runner through options, and errors made readable."""
+"""Running a Beam graph: local worker processes by default, any other runner through Beam's options, readable errors."""
 
 import contextlib
 import difflib
@@ -19,76 +19,78 @@ from reelmill.datasets.errors import BuildError, ReelmillError, UsageError
 
 WORKER_MODULE = "reelmill.pipelines.execution.worker"
 
-_OUR_ERROR = re.compile(r"^(?:reelmill\.datasets\.errors\.\w+: |\w+: \[Errno \d+\] )(.+)$", re.MULTILINE)
-"""The last line of a worker's traceback, for errors that are the user's to know."""
-_BEAMS_WORDS = re.compile(r"^\[Errno \d+\] | \[while running .*")
+_LAST_LINE = re.compile(r"^(?:reelmill\.datasets\.errors\.\w+: |\w+: \[Errno \d+\] )(.+)$", re.MULTILINE)
+"""The last line of a worker's traceback, for errors of ours and of the operating system."""
+_BEAM_CONTEXT = re.compile(r"^\[Errno \d+\] | \[while running .*")
+"""What Python and Beam add to the text of such an error."""
 
 
 def available_cores() -> int:
-    """Processors that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def run_graph(
-    build: Callable[[Any], None], *, beam_options: Sequence[str], workers: int | None = None
+    add_transforms: Callable[[Any], None], *, beam_options: Sequence[str], workers: int | None = None
 ) -> dict[str, int]:
-    """Build a graph, run it to its end and return its counters.
+    """Run a graph to its end and return its counters.
 
     Args:
-        build: takes a ``beam.Pipeline`` and applies the transforms.
-        beam_options: Beam's own options; without a runner, Beam's local runner in multi_processing mode.
-        workers: local worker processes; None: one for each core.
+        add_transforms: called with a ``beam.Pipeline``; applies the transforms to it.
+        beam_options: options of Beam. Without a runner among them the graph runs in local worker processes.
+        workers: number of local worker processes; None: one for each core.
 
     Returns:
         The committed value of each counter by name.
 
     Raises:
-        UsageError: an option is none of Beam's.
-        BuildError: a worker gave up; the message is the worker's last line.
+        UsageError: Beam has no such option, or it does not take this value.
+        BuildError: a worker failed; the message is the last line of the worker's traceback.
     """
-    with _quiet(), _interruptible():
+    with _quiet(), _kill_workers_on_interrupt():
         import apache_beam as beam
-        from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+        from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
 
-        given = {option.split("=")[0].lstrip("-") for option in beam_options if option.startswith("-")}
-        options = _parse(PipelineOptions, beam_options, given)
-        if "direct_num_workers" not in given:
+        names = {option.split("=")[0].lstrip("-") for option in beam_options if option.startswith("-")}
+        options = _parse_options(beam_options, names)
+        if "direct_num_workers" not in names:
             options.view_as(DirectOptions).direct_num_workers = workers or available_cores()
         local = options.view_as(StandardOptions).runner in {None, "DirectRunner", "FnApiRunner"}
-        processes = "direct_running_mode" not in given
-        runner = _local_runner(options, processes=processes) if local else None
+        runner = _local_runner(options, processes="direct_running_mode" not in names) if local else None
         try:
             pipeline = beam.Pipeline(runner=runner, options=options)
         except ValueError as error:
             raise UsageError(f"Beam: {error}") from None
         try:
-            build(pipeline)
+            add_transforms(pipeline)
             result = pipeline.run()
             result.wait_until_finish()
         except (ReelmillError, OSError, RuntimeError) as error:
-            # from another process comes a RuntimeError with the text of a traceback
-            said = _OUR_ERROR.findall(str(error)) if isinstance(error, RuntimeError) else [str(error)]
-            if not said:
+            # Beam wraps an error from another process in a RuntimeError with the text of the traceback.
+            lines = _LAST_LINE.findall(str(error)) if isinstance(error, RuntimeError) else [str(error)]
+            if not lines:
                 raise
-            message = _BEAMS_WORDS.sub("", said[-1])
+            message = _BEAM_CONTEXT.sub("", lines[-1])
             raise BuildError(
-                f"{message}; what is finished is kept, the same command goes on from there"
+                f"{message}; run the same command to resume: finished shards are kept"
             ) from error
         counters = result.metrics().query()["counters"]
     return {c.key.metric.name: int(c.committed or 0) for c in counters}
 
 
-def _parse(parser: Any, beam_options: Sequence[str], given: set[str]) -> Any:
-    """Beam's options, without its ways of reporting wrong ones: a usage text, or a remark in the log."""
-    with contextlib.redirect_stderr(io.StringIO()) as said:
+def _parse_options(beam_options: Sequence[str], names: set[str]) -> Any:
+    """Parse Beam's options. Raise UsageError where Beam would print a usage text or only log a warning."""
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    with contextlib.redirect_stderr(io.StringIO()) as stderr:
         try:
-            options = parser(list(beam_options))
-            known = options.get_all_options()
+            options = PipelineOptions(list(beam_options))
+            valid_names = options.get_all_options()
         except SystemExit:
-            raise UsageError(f"Beam: {said.getvalue().strip().splitlines()[-1]}") from None
-    for name in sorted(given):
-        if name.removeprefix("no_") not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            raise UsageError(f"Beam: {stderr.getvalue().strip().splitlines()[-1]}") from None
+    for name in sorted(names):
+        if name.removeprefix("no_") not in valid_names:
+            near = difflib.get_close_matches(name, valid_names, n=1)
             raise UsageError(
                 f"Beam has no option {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
             )
@@ -96,11 +98,11 @@ def _parse(parser: Any, beam_options: Sequence[str], given: set[str]) -> Any:
 
 
 def _local_runner(options: Any, *, processes: bool) -> Any:
-    """Beam's in-process runner, as DirectRunner makes it when it does not reach for a downloaded one.
+    """Create Beam's in-process runner directly: DirectRunner may hand a graph to a runner that it downloads first.
 
     Args:
-        options: the pipeline's.
-        processes: work in processes of :mod:`reelmill.pipelines.execution.worker`; else as
+        options: options of the pipeline.
+        processes: work in processes of :mod:`reelmill.pipelines.execution.worker`; otherwise as the option
             ``direct_running_mode`` says.
     """
     from apache_beam.portability.api import beam_provision_api_pb2
@@ -118,45 +120,44 @@ def _local_runner(options: Any, *, processes: bool) -> Any:
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """End the local workers on Ctrl-C before Beam tidies up: it would wait for them to end by themselves."""
+def _kill_workers_on_interrupt() -> Iterator[None]:
+    """Kill the local workers on Ctrl-C, before Beam cleans up: it would wait until they end by themselves."""
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield  # only the main thread may set signal handlers
         return
-    before = signal.getsignal(signal.SIGINT)
-    hook = threading.excepthook
+    handler, thread_hook = signal.getsignal(signal.SIGINT), threading.excepthook
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        threading.excepthook = lambda _: None  # Beam's threads complain that their workers are gone
+        threading.excepthook = lambda _: None  # Beam's threads fail when their workers are gone
         for pid in _local_workers():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        if callable(before):
-            before(number, frame)
+        if callable(handler):
+            handler(number, frame)
 
-    if callable(before):
+    if callable(handler):
         signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-        threading.excepthook = hook
+        signal.signal(signal.SIGINT, handler)
+        threading.excepthook = thread_hook
 
 
 def _local_workers() -> list[int]:
-    """Process numbers of this process's own workers."""
-    found = []
+    """Return the process ids of this process's workers."""
+    pids = []
     for thread in Path("/proc/self/task").iterdir():
         with contextlib.suppress(FileNotFoundError):
             for pid in (thread / "children").read_text().split():
                 if WORKER_MODULE.encode() in Path("/proc", pid, "cmdline").read_bytes():
-                    found.append(int(pid))
-    return found
+                    pids.append(int(pid))
+    return pids
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Beam's remarks off the terminal; what goes wrong is raised as an exception besides."""
+    """Keep Beam's log off the terminal; errors are raised as exceptions as well."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.CRITICAL)

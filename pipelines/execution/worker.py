@@ -1,7 +1,7 @@
-"""A local worker process: Beam's own harness, quiet and bound to the process that started it.
+"""Local worker process: Beam's worker harness, silent and tied to the main process.
 
-Beam's multi_processing mode starts its harness as it is: that one writes its start-up to the terminal, prints
-tracebacks on Ctrl-C, and lives on for a while when its parent is killed.
+Beam's multi_processing mode runs the harness unchanged: it prints during start-up, prints tracebacks on Ctrl-C, and
+keeps running for some time after the main process was killed.
 """
 
 import ctypes
@@ -14,15 +14,15 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main() -> None:
-    """Run until the main process ends the work or itself ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
+    """Work until the main process closes the connection or ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process handles Ctrl-C
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() == 1:
-        sys.exit("the main process is gone")
+    if os.getppid() == 1:  # the main process ended before prctl
+        sys.exit("the main process has ended")
     if "REELMILL_DEBUG" not in os.environ:
-        # Beam prints every traceback here besides sending it to the main process
+        # Beam prints each traceback in addition to sending it to the main process.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
-    # with a handler in place nobody calls basicConfig; what matters reaches the main process through Beam
+    # With a handler in place the harness does not configure logging; errors reach the main process through Beam.
     logging.getLogger().addHandler(logging.NullHandler())
 
     from apache_beam.runners.worker import sdk_worker_main

@@ -106,13 +106,13 @@ def pool_column(dataset: str, name: str, options: PoolSection) -> PoolResult:
     ):
         table = _Table(file, column, prefix, methods, options.rank())
         with (
-            contextlib.closing(ProgressReporter(progress.address)) as sender,
+            contextlib.closing(ProgressReporter(progress.address)) as reporter,
             contextlib.closing(records(column)) as rows,
             table,
         ):
             for row, record in rows:
                 table.add(row, record)
-                sender.add(clips=1)
+                reporter.add(clips=1)
     return PoolResult(
         column=name,
         path=path,

@@ -109,7 +109,7 @@ def export_youtube8m(dataset: str, out: str, options: YouTube8MOptions) -> Expor
     with (
         Manifest(storage.join(dataset, FILE_NAME)) as manifest,
         ProgressMonitor("export", clips=column.description.totals["written"], frames=False) as progress,
-        contextlib.closing(ProgressReporter(progress.address)) as sender,
+        contextlib.closing(ProgressReporter(progress.address)) as reporter,
         contextlib.closing(_Audio(dataset, options)) as audio,
         contextlib.closing(records(column)) as rows,
     ):
@@ -120,7 +120,7 @@ def export_youtube8m(dataset: str, out: str, options: YouTube8MOptions) -> Expor
                     video = _video(row, record, prefix, options, audio, result)
                     if video is not None:
                         write_record(file, to_record(video))
-                    sender.add(clips=1)
+                    reporter.add(clips=1)
                     row, record = next(rows, (None, None))
             result.files += 1
         storage.write_bytes(storage.join(out, LABEL_NAMES), _label_names(manifest.info.labels))

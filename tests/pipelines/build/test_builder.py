@@ -284,7 +284,10 @@ def test_full_disk_is_one_line_and_loses_nothing(
         return write_record(file, data)
 
     monkeypatch.setattr("reelmill.pipelines.build.shard.write_record", full)
-    with pytest.raises(BuildError, match=r"^No space left on device; what is finished is kept"):
+    with pytest.raises(
+        BuildError,
+        match=r"^No space left on device; run the same command to resume",
+    ):
         build(collection, tmp_path, shards=3)
     monkeypatch.undo()
     assert not [name for name in os.listdir(tmp_path / ".frames.build") if storage.is_temporary(name)]

@@ -1,4 +1,4 @@
-"""Graphs on the local runner. What builds make of it is tested in test_build.py."""
+"""Graphs on the local runner: counters, errors, options, silence. test_builder.py has whole builds."""
 
 import logging
 import os
@@ -37,16 +37,16 @@ def counting(pipeline: Any) -> None:
 
 
 @pytest.mark.parametrize("options", [IN_MEMORY, []])
-def test_counters_come_back(options: list[str]) -> None:
+def test_counters_are_returned(options: list[str]) -> None:
     assert run_graph(counting, beam_options=options, workers=2) == {"seen": 101, "total": 5050}
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (
             DatasetError("the manifest of 'x' is broken"),
-            "^the manifest of 'x' is broken; what is finished is kept",
+            "^the manifest of 'x' is broken; run the same command to resume",
         ),
         (DatasetError("broken at 'x'"), "^broken at 'x';"),
         (OSError(28, "No space left on device"), "No space left on device"),
@@ -54,18 +54,18 @@ def test_counters_come_back(options: list[str]) -> None:
     ],
 )
 @pytest.mark.parametrize("mode", ["in_memory", "multi_threading"])
-def test_errors_of_ours_are_one_line(error: Exception, said: str, mode: str) -> None:
+def test_expected_errors_are_one_line(error: Exception, message: str, mode: str) -> None:
     def failing(pipeline: Any) -> None:
         _ = pipeline | beam.Create([1]) | "Break it" >> beam.ParDo(_Fail(error))
 
-    with pytest.raises(BuildError, match=said) as caught:
+    with pytest.raises(BuildError, match=message) as caught:
         run_graph(failing, beam_options=[f"--direct_running_mode={mode}"])
     assert "\n" not in str(caught.value)
     assert "while running" not in str(caught.value)
     assert "Errno" not in str(caught.value)
 
 
-def test_other_errors_are_not_swallowed() -> None:
+def test_other_errors_are_raised_unchanged() -> None:
     def failing(pipeline: Any) -> None:
         _ = pipeline | beam.Create([1]) | beam.ParDo(_Fail(ZeroDivisionError("a bug")))
 
@@ -75,7 +75,7 @@ def test_other_errors_are_not_swallowed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (
             ["--direct_num_worker=2"],
@@ -88,22 +88,22 @@ def test_other_errors_are_not_swallowed() -> None:
     ],
 )
 def test_wrong_options_are_usage_errors(
-    options: list[str], said: str, capfd: pytest.CaptureFixture[str]
+    options: list[str], message: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(UsageError, match=said) as caught:
+    with pytest.raises(UsageError, match=message) as caught:
         run_graph(counting, beam_options=options)
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
 
 
-def test_quiet_and_restored(capfd: pytest.CaptureFixture[str]) -> None:
+def test_beam_prints_nothing_and_the_log_level_is_restored(capfd: pytest.CaptureFixture[str]) -> None:
     level = logging.getLogger().level
     run_graph(counting, beam_options=IN_MEMORY)
     assert capfd.readouterr() == ("", "")
     assert logging.getLogger().level == level
 
 
-def test_cores_are_those_that_may_be_used() -> None:
+def test_available_cores_follow_the_affinity() -> None:
     allowed = os.sched_getaffinity(0)
     assert available_cores() == len(allowed)
     os.sched_setaffinity(0, {min(allowed)})
