@@ -22,7 +22,7 @@ from reelmill.pipelines.execution.progress import ProgressMonitor
 from reelmill.pipelines.execution.runner import available_cores, run_graph
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class BuildResult(ColumnTotals):
     """Totals of the column, and the work and time that the build took."""
 

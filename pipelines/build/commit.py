@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import pyarrow as pa
@@ -22,23 +22,23 @@ from reelmill.pipelines.build.job import BuildJob
 from reelmill.pipelines.build.part import read_part
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class ColumnTotals:
     """Totals of a column. They depend on the dataset alone: metrics that DVC hashes."""
 
     clips: int
-    written: int
-    quarantined: int
-    reasons: dict[str, int]
+    written: int = 0
+    quarantined: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
     """Number of quarantined clips by reason."""
-    damaged: int
+    damaged: int = 0
     """Written clips with errors from the decoder."""
-    steps: int
+    steps: int = 0
     """Frames, or other entries that the column counts, of all written clips."""
-    bytes: int
+    bytes: int = 0
     """Size of all shards."""
     shards: int
-    figures: dict[str, float]
+    figures: dict[str, float] = field(default_factory=dict)
     """Mean over all steps of each of the recipe's figures."""
 
     def totals(self) -> dict[str, Any]:
@@ -64,10 +64,10 @@ def write_tables(job: BuildJob, *, num_clips: int) -> ColumnTotals:
         BuildError: a shard was not built.
         DatasetError: the number of written and quarantined clips is not ``num_clips``.
     """
-    reasons: Counter[str] = Counter()
-    counts: Counter[str] = Counter()
-    sums = dict.fromkeys(job.recipe.figures, 0.0)
     shards = job.description.shard_list()
+    totals = ColumnTotals(clips=num_clips, shards=len(shards))
+    reasons: Counter[str] = Counter()
+    sums = dict.fromkeys(job.recipe.figures, 0.0)
     with (
         _ParquetFile(storage.join(job.build_folder, INDEX), index_schema(sums)) as index,
         _ParquetFile(storage.join(job.build_folder, LEDGER), LEDGER_SCHEMA) as ledger,
@@ -79,28 +79,21 @@ def write_tables(job: BuildJob, *, num_clips: int) -> ColumnTotals:
                 raise BuildError(f"shard {job.file_name(shard)} was not built") from None
             index.write(part.index)
             ledger.write(part.ledger)
-            counts["written"] += len(part.index)
-            counts["bytes"] += part.file_bytes
-            counts["steps"] += sum(row["steps"] for row in part.index)
+            totals.written += len(part.index)
+            totals.bytes += part.file_bytes
+            totals.steps += sum(row["steps"] for row in part.index)
+            totals.damaged += sum(row["decode_errors"] > 0 for row in part.ledger)
+            reasons.update(row["reason"] for row in part.ledger if row["outcome"] == "quarantined")
             for name in sums:
                 sums[name] += sum(row[name] * row["steps"] for row in part.index)
-            counts["damaged"] += sum(row["decode_errors"] > 0 for row in part.ledger)
-            reasons.update(row["reason"] for row in part.ledger if row["outcome"] == "quarantined")
-    if counts["written"] + reasons.total() != num_clips:
+    totals.quarantined = reasons.total()
+    totals.reasons = dict(sorted(reasons.items()))
+    totals.figures = {name: round(total / max(1, totals.steps), 6) for name, total in sums.items()}
+    if totals.written + totals.quarantined != num_clips:
         raise DatasetError(
-            f"ledger not closed: {counts['written']} written + {reasons.total()} quarantined != {num_clips} clips"
+            f"ledger not closed: {totals.written} written + {totals.quarantined} quarantined != {num_clips} clips"
         )
-    return ColumnTotals(
-        clips=num_clips,
-        written=counts["written"],
-        quarantined=reasons.total(),
-        reasons=dict(sorted(reasons.items())),
-        damaged=counts["damaged"],
-        steps=counts["steps"],
-        bytes=counts["bytes"],
-        shards=len(shards),
-        figures={name: round(total / max(1, counts["steps"]), 6) for name, total in sums.items()},
-    )
+    return totals
 
 
 class _ParquetFile:

@@ -1,5 +1,6 @@
 """Build job: the new column's description, its number of shards, and the paths that a build uses."""
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -7,7 +8,7 @@ from importlib.metadata import version
 from reelmill.datasets import storage
 from reelmill.datasets.column import Column, Description, Shard
 from reelmill.datasets.errors import DatasetError
-from reelmill.datasets.manifest import FILE_NAME, Manifest, clip_from_row
+from reelmill.datasets.manifest import FILE_NAME, Manifest
 from reelmill.features.recipe import Recipe
 
 TARGET_SHARD_BYTES = 128 << 20
@@ -61,50 +62,41 @@ def plan_build(dataset: str, recipe: Recipe, manifest: Manifest, *, shards: int 
         dataset: path or URL of the dataset's folder.
         recipe: how to make the column.
         manifest: the clips.
-        shards: number of shards of each split; None: chosen by :func:`choose_shard_counts`. Ignored for a recipe
-            that is sharded like another column.
+        shards: number of shards of each split; None: chosen from the manifest. Ignored for a recipe that is sharded
+            like another column.
 
     Raises:
         DatasetError: a column that the recipe depends on is missing or was built from a manifest with other splits.
     """
+    if recipe.follows is None:
+        shard_counts = choose_shard_counts(manifest, recipe, shards=shards)
+    else:
+        shard_counts = copy_shard_counts(dataset, recipe.follows, manifest)
     description = Description(
         dataset=manifest.info.dataset,
         name=recipe.name,
         kind=recipe.kind,
         parameters=recipe.parameters(),
         made_by={"reelmill": version("reelmill"), **recipe.made_by()},
-        shards=(
-            choose_shard_counts(manifest, recipe, shards=shards)
-            if recipe.follows is None
-            else copy_shard_counts(dataset, recipe.follows, manifest)
-        ),
+        shards=shard_counts,
         made_from={name: Column(dataset, name).state() for name in recipe.reads},
     )
     return BuildJob(dataset=dataset, recipe=recipe, description=description)
 
 
 def choose_shard_counts(manifest: Manifest, recipe: Recipe, *, shards: int | None) -> dict[str, int]:
-    """Return the number of shards of each split, from the manifest alone.
-
-    Args:
-        manifest: the clips.
-        recipe: estimates the size of a record.
-        shards: number of shards of every split; None: a power of two with which shards have about 128 MiB.
-    """
+    """Return the number of shards of each split: ``shards``, or by default a power of two from the manifest alone."""
     clips: Counter[str] = Counter()
     total_bytes: Counter[str] = Counter()
-    for table in manifest.tables():
-        for row in table.to_pylist():
-            clips[row["split"]] += 1
-            total_bytes[row["split"]] += recipe.expected_bytes(clip_from_row(row)) if shards is None else 0
-    if shards is not None:
-        return dict.fromkeys(sorted(clips), shards)
-    return {
-        split: _next_power_of_two(
-            max(total_bytes[split] / TARGET_SHARD_BYTES, min(count / TARGET_SHARD_CLIPS, MAX_SMALL_SHARDS))
-        )
-        for split, count in sorted(clips.items())
-    }
+    for clip in manifest.clips():
+        clips[clip.split] += 1
+        total_bytes[clip.split] += recipe.expected_bytes(clip)
+    counts = {}
+    for split, num_clips in sorted(clips.items()):
+        small = min(num_clips / TARGET_SHARD_CLIPS, MAX_SMALL_SHARDS)
+        minimum = math.ceil(max(total_bytes[split] / TARGET_SHARD_BYTES, small))
+        counts[split] = shards or 1 << (minimum - 1).bit_length()  # the next power of two
+    return counts
 
 
 def copy_shard_counts(dataset: str, column: str, manifest: Manifest) -> dict[str, int]:
@@ -113,18 +105,11 @@ def copy_shard_counts(dataset: str, column: str, manifest: Manifest) -> dict[str
     Raises:
         DatasetError: the column is missing or was built from a manifest with other splits.
     """
-    shards = Column(dataset, column).description.shards
+    counts = Column(dataset, column).description.shards
     splits = sorted({split for table in manifest.tables(["split"]) for split in table["split"].to_pylist()})
-    if splits != sorted(shards):
+    if splits != sorted(counts):
         raise DatasetError(
-            f"column {column!r} has the splits {', '.join(sorted(shards))}, the manifest {', '.join(splits)}: "
+            f"column {column!r} has the splits {', '.join(sorted(counts))}, the manifest {', '.join(splits)}: "
             f"build {column!r} again first"
         )
-    return shards
-
-
-def _next_power_of_two(minimum: float) -> int:
-    count = 1
-    while count < minimum:
-        count *= 2
-    return count
+    return counts

@@ -5,8 +5,8 @@ it is complete; then its part is written, which marks the shard as finished.
 """
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from reelmill.datasets import storage
@@ -21,30 +21,9 @@ from reelmill.pipelines.build.part import Part, resumable_part, write_part
 from reelmill.pipelines.build.shard_plan import ClipPlan, ShardPlan, plan_shard, read_clips
 
 
-@dataclass(slots=True)
-class ShardCounters:
-    """Work that building one shard took: the names and values of the Beam counters."""
-
-    clips: int = 0
-    steps: int = 0
-    """Frames, or other entries that the column counts, of all written clips."""
-    clips_made: int = 0
-    """Clips for which the recipe was run."""
-    steps_made: int = 0
-    """Steps of those clips."""
-    clips_copied: int = 0
-    """Clips whose outcome was copied from the published column."""
-    clips_quarantined: int = 0
-    bytes_written: int = 0
-    shards_kept: int = 0
-    """1 if the published shard stays as it is."""
-    shards_resumed: int = 0
-    """1 if an interrupted build had finished the shard."""
-
-
 def build_shard(
     job: BuildJob, shard: Shard, *, maker: Maker, on_progress: Callable[..., None]
-) -> ShardCounters:
+) -> Counter[str]:
     """Build one shard, unless an interrupted build finished it or the published one is still right.
 
     Args:
@@ -52,31 +31,38 @@ def build_shard(
         shard: the shard to build.
         maker: makes the payloads of clips that cannot be copied.
         on_progress: called with ``clips`` and ``frames``, the numbers of clips and steps since the last call.
+
+    Returns:
+        The work that it took, with the names of Beam's counters: ``clips``, ``steps`` (of all written clips),
+        ``clips_made`` and ``steps_made`` (for which the recipe was run), ``clips_copied`` (from the published column),
+        ``clips_quarantined``, ``bytes_written``, ``shards_kept`` (the published one), ``shards_resumed``.
     """
     clips = read_clips(job, shard)
-    counters = ShardCounters(clips=len(clips))
+    counters = Counter(clips=len(clips))
     clip_ids = [clip.clip_id for clip in clips]
     with contextlib.closing(SourceColumns(job.dataset, job.recipe.reads, clip_ids)) as sources:
+
+        def make(clips: Iterable[Clip]) -> Iterator[Payload | ClipError]:
+            return maker.make(sources.request(clip) for clip in clips)
+
         plan = plan_shard(job, shard, clips, sources)
         part = resumable_part(job, plan)
         if part is not None:
-            counters.shards_resumed = 1
+            counters["shards_resumed"] = 1
         else:
             with _stored_clips(job, plan) as stored:
                 part = _unchanged_part(job, plan, stored)
                 if part is not None:
-                    counters.shards_kept = 1
+                    counters["shards_kept"] = 1
                 else:
-                    outcomes = _outcomes(
-                        plan, stored, lambda c: maker.make(map(sources.request, c)), counters
-                    )
+                    outcomes = _outcomes(plan, stored, make, counters)
                     part = _write_shard(job, plan, outcomes, on_progress)
-                    counters.bytes_written = part.file_bytes
+                    counters["bytes_written"] = part.file_bytes
             write_part(job, shard, part)
-    counters.steps = sum(row["steps"] for row in part.index)
-    counters.clips_quarantined = len(clips) - len(part.index)
-    if counters.shards_resumed or counters.shards_kept:
-        on_progress(clips=len(clips), frames=counters.steps)
+    counters["steps"] = sum(row["steps"] for row in part.index)
+    counters["clips_quarantined"] = len(clips) - len(part.index)
+    if counters["shards_resumed"] or counters["shards_kept"]:
+        on_progress(clips=len(clips), frames=counters["steps"])
     return counters
 
 
@@ -123,7 +109,7 @@ def _outcomes(
     plan: ShardPlan,
     stored: Mapping[str, StoredClip],
     make: Callable[[Iterable[Clip]], Iterator[Payload | ClipError]],
-    counters: ShardCounters,
+    counters: Counter[str],
 ) -> Iterator[Payload | ClipError]:
     """Yield the outcome of each clip: the stored one if it holds, otherwise that of the recipe."""
     new = make([p.clip for p in plan.clips if p.missing_source is None and p.clip.clip_id not in stored])
@@ -134,12 +120,12 @@ def _outcomes(
         clip = stored.get(planned.clip.clip_id)
         outcome = clip.outcome() if clip else None
         if outcome is not None:
-            counters.clips_copied += 1
+            counters["clips_copied"] += 1
         else:
             # Damage of a stored record shows only now, when `new` is already under way without this clip.
             outcome = next(make([planned.clip]) if clip else new)
-            counters.clips_made += planned.clip.probe_error is None
-            counters.steps_made += outcome.steps if isinstance(outcome, Payload) else 0
+            counters["clips_made"] += planned.clip.probe_error is None
+            counters["steps_made"] += outcome.steps if isinstance(outcome, Payload) else 0
         yield outcome
 
 

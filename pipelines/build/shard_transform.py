@@ -1,5 +1,6 @@
 """Beam transform of a column build: wiring only."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from apache_beam.metrics import Metrics
 from reelmill.datasets.column import Shard
 from reelmill.features.recipe import Maker
 from reelmill.pipelines.build.job import BuildJob
-from reelmill.pipelines.build.shard import ShardCounters, build_shard
+from reelmill.pipelines.build.shard import build_shard
 from reelmill.pipelines.execution.progress import ProgressReporter
 
 
@@ -43,13 +44,13 @@ class _BuildShard(beam.DoFn):  # type: ignore[misc]
         self.maker = self.job.recipe.maker()
         self.reporter = ProgressReporter(self.progress)
 
-    def process(self, shard: Shard) -> Iterator[ShardCounters]:
+    def process(self, shard: Shard) -> Iterator[Counter[str]]:
         assert self.maker is not None
         counters = build_shard(self.job, shard, maker=self.maker, on_progress=self.reporter.add)
         self.reporter.add(shards=1)
         self.reporter.flush()
-        for name in ShardCounters.__slots__:
-            Metrics.counter("reelmill", name).inc(getattr(counters, name))
+        for name, value in counters.items():
+            Metrics.counter("reelmill", name).inc(value)
         yield counters
 
     def teardown(self) -> None:

@@ -1,4 +1,4 @@
-"""The Beam graph of a scan: only wiring."""
+"""Beam transform of a scan: wiring only."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,20 +12,21 @@ from reelmill.pipelines.scan.chunks import ScanJob, probe_chunk
 
 
 @dataclass
-class ProbeChunks(beam.PTransform):  # type: ignore[misc]
-    """Probe every chunk of a scan; the rows lie in storage, only counters pass through the graph."""
+class ProbeChunks(beam.PTransform):  # type: ignore[misc] # Beam ships no types
+    """Probe all chunks of a scan. The results are files; only counters pass through the graph."""
 
     job: ScanJob
     chunks: int
+    """Number of chunks."""
     progress: str | None
     """Address of the main process's progress socket."""
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection:
-        """Apply to a pipeline; gives the number of clips of each chunk."""
+        """Apply to a pipeline; returns the number of clips of each chunk."""
         return (
             pipeline
             | "Chunks" >> beam.Create(range(self.chunks))
-            | "Spread" >> beam.Reshuffle()
+            | "Reshuffle" >> beam.Reshuffle()
             | "Probe" >> beam.ParDo(_ProbeChunk(self.job, self.progress))
         )
 
@@ -37,14 +38,14 @@ class _ProbeChunk(beam.DoFn):  # type: ignore[misc]
 
     def setup(self) -> None:
         self.prober = Prober(timeout_s=self.job.probe_timeout_s)
-        self.sender = ProgressReporter(self.progress)
+        self.reporter = ProgressReporter(self.progress)
 
-    def process(self, number: int) -> Iterator[int]:
-        clips = probe_chunk(self.job, number, prober=self.prober, on_clip=lambda: self.sender.add(clips=1))
-        self.sender.flush()
+    def process(self, chunk: int) -> Iterator[int]:
+        clips = probe_chunk(self.job, chunk, prober=self.prober, on_clip=lambda: self.reporter.add(clips=1))
+        self.reporter.flush()
         Metrics.counter("reelmill", "clips_probed").inc(clips)
         yield clips
 
     def teardown(self) -> None:
         self.prober.close()
-        self.sender.close()
+        self.reporter.close()
