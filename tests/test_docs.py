@@ -163,6 +163,18 @@ def test_python_blocks_run(block: str, capsys: pytest.CaptureFixture[str]) -> No
             assert line == comment.partition(":")[0]
 
 
+def test_new_names_in_the_change_log_exist() -> None:
+    tables = re.findall(r"(?:^\|.*\n)+", read("CHANGELOG.md"), re.MULTILINE)
+    names = [
+        name
+        for table in tables
+        for row in table.splitlines()[2:]
+        for name in re.findall("`([^`]+)`", row)[1:]
+    ]
+    assert names
+    assert not [name for name in names if name.startswith("reelmill.") and not is_defined(name)]
+
+
 def string_constants() -> set[str]:
     """Return every text between the placeholders of the code's string literals."""
     constants = set()
