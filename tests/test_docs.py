@@ -278,11 +278,23 @@ def test_readme_names_benchmarks_that_exist() -> None:
         assert (ROOT / row[1].partition("BENCH=")[2]).is_file(), row[1]
 
 
+def anchors(document: str) -> set[str]:
+    """Return the anchors of a document's headings, as GitHub forms them."""
+    headings = re.findall(r"^#+ (.+)$", read(document), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def test_link_targets_exist() -> None:
     for document in DOCUMENTS:
-        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", read(document)):
-            if not re.match(r"https?://", target):
-                assert (ROOT / document).parent.joinpath(target).exists(), f"{document}: {target}"
+        for target, anchor in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", read(document)):
+            if re.match(r"https?://", target):
+                continue
+            path = (ROOT / document).parent.joinpath(target) if target else ROOT / document
+            assert path.exists(), f"{document}: {target}"
+            if anchor:
+                assert anchor in anchors(os.path.relpath(path.resolve(), ROOT)), (
+                    f"{document}: {target}#{anchor}"
+                )
 
 
 def test_manifest_table() -> None:
