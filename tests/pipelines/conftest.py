@@ -1,5 +1,6 @@
-"""A small dataset with a frames column, for the tests of columns that are derived from it."""
+"""Scans and builds in this process, readers of columns, and a small dataset with a frames column."""
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,15 +9,30 @@ from typing import Any
 import numpy as np
 import pytest
 
+from reelmill.datasets.records import keys
+from reelmill.datasets.records.sequence_example import parse
+from reelmill.datasets.records.tfrecord import read_records
 from reelmill.datasets.synthetic import texture
 from reelmill.features.frames.recipe import FramesOptions, FramesRecipe
 from reelmill.features.recipe import Recipe
 from reelmill.pipelines.build.builder import BuildResult, build_column
-from reelmill.pipelines.scan.scanner import ScanSection, scan
+from reelmill.pipelines.scan.scanner import ScanResult, ScanSection, scan
 
 IN_PROCESS = ("--direct_running_mode=in_memory", "--direct_num_workers=1")
 
 BuildRecipe = Callable[..., BuildResult]
+ScanCollection = Callable[..., ScanResult]
+
+
+@pytest.fixture(scope="session")
+def scan_collection() -> ScanCollection:
+    """Scan in this process: ``scan_collection(dataset, raw, **other keys of the section scan)``."""
+
+    def run(dataset: Path, raw: Path, **section: Any) -> ScanResult:
+        options = ScanSection(raw=str(raw), **{"name": "set", **section})
+        return scan(str(dataset), options, beam_options=IN_PROCESS)
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +48,29 @@ def build_recipe() -> BuildRecipe:
 
 
 @pytest.fixture(scope="session")
+def file_digests() -> Callable[[Path], dict[str, str]]:
+    """SHA-256 of each file in a folder, by file name."""
+    return lambda folder: {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())
+    }
+
+
+@pytest.fixture(scope="session")
+def stored_records() -> Callable[[Path], dict[str, bytes]]:
+    """Records in a column's folder by clip_id, in the order of the shards, read without the index."""
+
+    def read(column: Path) -> dict[str, bytes]:
+        records = {}
+        for path in sorted(column.glob("*.tfrecord-*")):
+            with path.open("rb") as file:
+                for _, record in read_records(file):
+                    records[parse(record).context[keys.EXAMPLE_ID][0].decode()] = record
+        return records
+
+    return read
+
+
+@pytest.fixture(scope="session")
 def moving_collection(
     tmp_path_factory: pytest.TempPathFactory,
     make_video: Callable[..., Path],
@@ -39,13 +78,13 @@ def moving_collection(
 ) -> Path:
     """Twelve clips of 8 to 16 frames of 96x64 pixels and two broken files.
 
-    A texture moves by 2 pixels a frame: left in the class ``left``, right in ``right``. ``left/0`` to ``left/5``
-    and ``right/0`` to ``right/5`` are H.264 in .mp4, but ``left/4`` is MPEG-4 in .avi and ``right/4`` is Motion
-    JPEG, which keeps no motion vectors. Those with even numbers below 4 have a tone for sound; ``left/4`` and
-    all others have none. ``left/text.mp4`` and ``right/empty.mp4`` hold no video.
+    A texture moves by 2 pixels per frame, to the left in the class ``left`` and to the right in ``right``. Each has the
+    clips 0 to 5. They are H.264 in .mp4, except ``left/4``, which is MPEG-4 in .avi, and ``right/4``, which is Motion
+    JPEG and so has no motion vectors. The clips 0 and 2 have a tone as sound, all others have no sound.
+    ``left/text.mp4`` and ``right/empty.mp4`` contain no video.
     """
     root = tmp_path_factory.mktemp("moving")
-    for label, step in (("left", 2), ("right", -2)):  # the window moves against what is seen
+    for label, step in (("left", 2), ("right", -2)):  # of the window, which moves against the picture
         (root / label).mkdir()
         for number in range(6):
             frames = 8 + (3 * number + (label == "right")) % 9
@@ -72,11 +111,14 @@ def moving_collection(
 
 @pytest.fixture(scope="session")
 def moving_frames(
-    moving_collection: Path, build_recipe: BuildRecipe, tmp_path_factory: pytest.TempPathFactory
+    moving_collection: Path,
+    scan_collection: ScanCollection,
+    build_recipe: BuildRecipe,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """The dataset ``set`` of that collection, with frames of 96x64 pixels in two shards. Not to be changed."""
+    """The dataset ``set`` of that collection, with frames of 96x64 pixels in two shards. Tests must not change it."""
     dataset = tmp_path_factory.mktemp("moving_frames") / "set"
-    scan(str(dataset), ScanSection(raw=str(moving_collection), name="set"), beam_options=IN_PROCESS)
+    scan_collection(dataset, moving_collection)
     recipe = FramesRecipe(options=FramesOptions(short_side=64), raw=str(moving_collection))
     result = build_recipe(dataset, recipe, shards=2)
     assert (result.written, result.quarantined) == (12, 2)

@@ -1,4 +1,4 @@
-"""Other projects' readers on our records: their parsing specs, with the default keys written out."""
+"""Readers of other projects: our records are parsed with their feature specifications, written out here."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,28 +8,30 @@ import numpy as np
 import pytest
 
 from reelmill.features.frames.recipe import FramesOptions, FramesRecipe
-from reelmill.pipelines.build.builder import build_column
-from reelmill.pipelines.scan.scanner import ScanSection, scan
 
 tf: Any = pytest.importorskip("tensorflow")
 
-IN_PROCESS = ("--direct_running_mode=in_memory", "--direct_num_workers=1")
-
 
 @pytest.fixture(scope="module")
-def shard(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., Path]) -> str:
+def shard(
+    tmp_path_factory: pytest.TempPathFactory,
+    make_video: Callable[..., Path],
+    scan_collection: Callable[..., Any],
+    build_recipe: Callable[..., Any],
+) -> str:
+    """The only shard of a frames column with one clip."""
     folder = tmp_path_factory.mktemp("readers")
     source = "testsrc2=size=96x64:rate=25:duration=0.8"
     (folder / "raw" / "train" / "run").mkdir(parents=True)
     make_video(folder / "raw" / "train" / "run" / "a.mp4", source, codec=("libx264", "-preset", "ultrafast"))
-    scan(str(folder / "set"), ScanSection(raw=str(folder / "raw"), name="set"), beam_options=IN_PROCESS)
+    scan_collection(folder / "set", folder / "raw")
     recipe = FramesRecipe(options=FramesOptions(short_side=None), raw=str(folder / "raw"))
-    build_column(str(folder / "set"), recipe, shards=1, beam_options=IN_PROCESS)
+    build_recipe(folder / "set", recipe, shards=1)
     return str(folder / "set" / "frames" / "set-train.tfrecord-00000-of-00001")
 
 
-def test_dmvr(shard: str) -> None:
-    """As DMVR's builders add image and label features: ragged context, fixed-length strings per frame."""
+def test_dmvr_reads_frames_and_labels(shard: str) -> None:
+    """Parse a record with the features that DMVR's builders add for images and labels."""
     (raw,) = list(tf.data.TFRecordDataset(shard))
     context, sequence = tf.io.parse_single_sequence_example(
         raw,
@@ -50,8 +52,8 @@ def test_dmvr(shard: str) -> None:
     assert np.abs(np.diff(frames.numpy().astype(int), axis=0)).mean() > 0.1
 
 
-def test_mediasequence(shard: str) -> None:
-    """As the Model Garden's video classification input reads MediaSequence records."""
+def test_model_garden_reads_mediasequence(shard: str) -> None:
+    """Parse a record as the Model Garden's video classification does with MediaSequence records."""
     (raw,) = list(tf.data.TFRecordDataset(shard))
     context, sequence = tf.io.parse_single_sequence_example(
         raw,
@@ -74,8 +76,8 @@ def test_mediasequence(shard: str) -> None:
             "image/timestamp": tf.io.FixedLenSequenceFeature((), tf.int64),
         },
     )
-    plain = {key: value.numpy() for key, value in context.items() if not key.startswith("clip/label")}
-    assert plain == {
+    values = {key: value.numpy() for key, value in context.items() if not key.startswith("clip/label")}
+    assert values == {
         "example/id": b"train/run/a.mp4",
         "example/dataset_name": b"set",
         "clip/data_path": b"train/run/a.mp4",
@@ -90,7 +92,7 @@ def test_mediasequence(shard: str) -> None:
     assert sequence["image/timestamp"].numpy().tolist() == list(range(0, 800_000, 40_000))
 
 
-def test_plain_protobuf(shard: str) -> None:
+def test_protobuf_reads_one_message(shard: str) -> None:
     (raw,) = list(tf.data.TFRecordDataset(shard))
     message = tf.train.SequenceExample.FromString(raw.numpy())
     assert len(message.feature_lists.feature_list["image/encoded"].feature) == 20

@@ -1,4 +1,4 @@
-"""The audio column of a small dataset: what is stored, by TensorFlow's own parser."""
+"""The audio column of a small dataset, read by TensorFlow's own parser."""
 
 import wave
 from collections.abc import Callable
@@ -9,25 +9,15 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from reelmill.datasets.column import Column, Shard
+from reelmill.datasets.column import Column
 from reelmill.datasets.manifest import Clip
 from reelmill.datasets.records.feature_arrays import from_features
 from reelmill.datasets.records.sequence_example import parse
-from reelmill.datasets.records.tfrecord import read_record_at
-from reelmill.datasets.storage import open_read
 from reelmill.datasets.verify import verify_dataset
 from reelmill.features.audio.recipe import AudioOptions, AudioRecipe
 from reelmill.features.recipe import ClipError, Payload, Request
 
-
-def records(dataset: Path, name: str) -> dict[str, bytes]:
-    column = Column(str(dataset), name)
-    found = {}
-    for row in column.index().to_pylist():
-        shard = Shard(row["split"], row["shard"], column.description.shards[row["split"]])
-        with open_read(column.shard_path(shard)) as file:
-            found[row["clip_id"]] = read_record_at(file, row["offset"], size=row["size"])
-    return found
+Records = Callable[[Path], dict[str, bytes]]
 
 
 @pytest.fixture
@@ -41,8 +31,10 @@ def build_audio(
     return build
 
 
-def test_what_is_stored(moving_dataset: Path, build_audio: Callable[..., Any], tf: Any) -> None:
-    """Ten clips of fourteen have none; that they have no sound does not count against the build."""
+def test_tensorflow_reads_waveform_and_log_mel(
+    moving_dataset: Path, build_audio: Callable[..., Any], stored_records: Records, tf: Any
+) -> None:
+    """Ten of fourteen clips are quarantined; those without sound do not count as failures of the build."""
     result = build_audio()
     assert (result.written, result.quarantined) == (4, 10)
     ledger = Column(str(moving_dataset), "audio").ledger().to_pylist()
@@ -50,7 +42,7 @@ def test_what_is_stored(moving_dataset: Path, build_audio: Callable[..., Any], t
     assert sorted(reasons) == ["empty", *["no_audio"] * 8, "not_a_video"]
     index = {row["clip_id"]: row["steps"] for row in Column(str(moving_dataset), "audio").index().to_pylist()}
     assert set(index) == {f"{side}/{number}.mp4" for side in ("left", "right") for number in (0, 2)}
-    for clip_id, record in records(moving_dataset, "audio").items():
+    for clip_id, record in stored_records(moving_dataset / "audio").items():
         context, lists = tf.io.parse_single_sequence_example(
             record,
             context_features={
@@ -80,16 +72,18 @@ def test_what_is_stored(moving_dataset: Path, build_audio: Callable[..., Any], t
     assert verify_dataset(str(moving_dataset)).problems == []
 
 
-def test_only_one_of_both(moving_dataset: Path, build_audio: Callable[..., Any]) -> None:
+def test_waveform_or_log_mel_only(
+    moving_dataset: Path, build_audio: Callable[..., Any], stored_records: Records
+) -> None:
     build_audio()
     build_audio("waves", log_mel=False, rate=8000)
     build_audio("mels", waveform=False, patch_hop=10, dtype="float16")
-    for record in records(moving_dataset, "waves").values():
+    for record in stored_records(moving_dataset / "waves").values():
         parsed = parse(record)
         assert set(parsed.feature_lists) == {"WAVEFORM/feature/floats", "WAVEFORM/feature/timestamp"}
         assert parsed.context["WAVEFORM/feature/sample_rate"] == [8000]
-    whole = {clip_id: parse(record) for clip_id, record in records(moving_dataset, "audio").items()}
-    for clip_id, record in records(moving_dataset, "mels").items():
+    whole = {clip_id: parse(record) for clip_id, record in stored_records(moving_dataset / "audio").items()}
+    for clip_id, record in stored_records(moving_dataset / "mels").items():
         parsed = parse(record)
         assert set(parsed.feature_lists) == {"LOG_MEL/feature/bytes", "LOG_MEL/feature/timestamp"}
         patches = from_features(parsed, prefix="LOG_MEL")
@@ -97,18 +91,22 @@ def test_only_one_of_both(moving_dataset: Path, build_audio: Callable[..., Any])
         assert list(patches.timestamps_us) == [100_000 * k for k in range(len(patches.values))]
         fine = from_features(whole[clip_id], prefix="LOG_MEL").values[0]
         assert patches.values[0] == pytest.approx(fine, abs=5e-3)
-        # the spectra of the second patch are those of the first, ten later
+        # the second patch begins ten spectra after the first
         assert np.array_equal(patches.values[0, 10:], patches.values[1, :-10])
     assert verify_dataset(str(moving_dataset)).problems == []
 
 
-def test_again_gives_the_same_bytes(moving_dataset: Path, build_audio: Callable[..., Any]) -> None:
+def test_a_second_build_gives_the_same_bytes(
+    moving_dataset: Path, build_audio: Callable[..., Any], stored_records: Records
+) -> None:
     build_audio()
     build_audio("again")
-    assert records(moving_dataset, "again") == records(moving_dataset, "audio")
+    assert stored_records(moving_dataset / "again") == stored_records(moving_dataset / "audio")
 
 
-def test_a_minute(tmp_path: Path, run_ffmpeg: Callable[..., bytes], probed_clip: Callable[..., Clip]) -> None:
+def test_a_minute_of_sound(
+    tmp_path: Path, run_ffmpeg: Callable[..., bytes], probed_clip: Callable[..., Clip]
+) -> None:
     samples = np.random.default_rng(2).integers(-20000, 20000, 60 * 16000).astype(np.int16)
     with wave.open(str(tmp_path / "a.wav"), "wb") as file:
         file.setparams((1, 2, 16000, len(samples), "NONE", ""))
@@ -117,12 +115,12 @@ def test_a_minute(tmp_path: Path, run_ffmpeg: Callable[..., bytes], probed_clip:
     picture = ("-f", "lavfi", "-i", "color=s=32x32:r=5:d=60")
     run_ffmpeg(*picture, "-i", tmp_path / "a.wav", "-c:v", "mpeg4", "-c:a", "pcm_s16le", path)
 
-    def made(**options: Any) -> Payload | ClipError:
+    def outcome_with(**options: Any) -> Payload | ClipError:
         maker = AudioRecipe(options=AudioOptions(**options), raw=str(tmp_path)).maker()
         (outcome,) = maker.make(iter([Request(probed_clip(path, video="a.mkv"), {})]))
         return outcome
 
-    payload = made()
+    payload = outcome_with()
     assert isinstance(payload, Payload)
     parsed = parse(payload.data)
     (stored,) = parsed.feature_lists["WAVEFORM/feature/floats"]
@@ -130,19 +128,19 @@ def test_a_minute(tmp_path: Path, run_ffmpeg: Callable[..., bytes], probed_clip:
     assert payload.steps == len(parsed.feature_lists["LOG_MEL/feature/floats"]) == 63
     assert parsed.feature_lists["LOG_MEL/feature/timestamp"][-1] == [62 * 960_000]
     assert 4 * 60 * 16000 < len(payload.data) < 6_000_000
-    too_large = made(record_mb=4)
+    too_large = outcome_with(record_mb=4)
     assert isinstance(too_large, ClipError)
     assert too_large.reason == "too_large"
 
 
-def test_options_that_make_no_sense() -> None:
+def test_contradictory_options() -> None:
     with pytest.raises(ValidationError, match="nothing would be stored"):
         AudioOptions(waveform=False, log_mel=False)
     with pytest.raises(ValidationError, match="rate = 8000 is too low for log_mel"):
         AudioOptions(rate=8000)
 
 
-def test_what_a_recipe_says(moving_collection: Path, probed_clip: Callable[..., Clip]) -> None:
+def test_recipe_properties_and_errors(moving_collection: Path, probed_clip: Callable[..., Clip]) -> None:
     recipe = AudioRecipe(options=AudioOptions(), raw=str(moving_collection))
     assert recipe.reads == ()
     assert recipe.follows == "frames"

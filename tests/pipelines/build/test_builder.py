@@ -1,6 +1,5 @@
-"""Builds of whole columns from real encoded videos: determinism, resuming, incremental rebuilds, the ledger."""
+"""Builds of a frames column from encoded videos: same bytes, resuming, incremental builds, the ledger, errors."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -19,22 +18,23 @@ from reelmill.datasets.column import Column
 from reelmill.datasets.errors import BuildError, DatasetError, UsageError
 from reelmill.datasets.manifest import Manifest
 from reelmill.datasets.records.sequence_example import parse
-from reelmill.datasets.records.tfrecord import read_records, write_record
+from reelmill.datasets.records.tfrecord import write_record
 from reelmill.datasets.verify import verify_dataset
 from reelmill.features.frames.recipe import FramesOptions, FramesRecipe
 from reelmill.features.video import ffmpeg
-from reelmill.pipelines.build.builder import BuildResult, build_column
+from reelmill.pipelines.build.builder import BuildResult
 from reelmill.pipelines.build.recipe_registry import column_recipe
-from reelmill.pipelines.scan.scanner import ScanSection, scan
 
 IN_PROCESS = ("--direct_running_mode=in_memory", "--direct_num_workers=1")
 
 Encode = Callable[..., Path]
+Build = Callable[..., BuildResult]
+Digests = Callable[[Path], dict[str, str]]
 
 
 @pytest.fixture(scope="session")
 def collection(tmp_path_factory: pytest.TempPathFactory, make_video: Encode) -> Path:
-    """24 short clips of two classes in both codecs, and five that are broken each in its way."""
+    """24 short clips of two classes and two codecs, and five files that are broken in different ways."""
     root = tmp_path_factory.mktemp("collection")
     for number in range(24):
         label = ("run", "walk")[number % 2]
@@ -57,38 +57,40 @@ def video(make_video: Encode, path: Path, number: int, *, frames: int = 12) -> N
     make_video(path, source, codec=codec)
 
 
-def build(
-    root: Path,
-    dataset: Path,
-    *,
-    beam: tuple[str, ...] = IN_PROCESS,
-    rescan: bool = True,
-    options: dict[str, Any] | None = None,
-    **keys: Any,
-) -> BuildResult:
-    if rescan:
-        scan(
-            str(dataset),
-            ScanSection(raw=str(root), name="set", options=options or {}),
-            beam_options=IN_PROCESS,
+@pytest.fixture(scope="session")
+def build(scan_collection: Callable[..., Any], build_recipe: Build) -> Build:
+    """Scan and build frames: ``build(root, dataset, **options of frames)``.
+
+    ``rescan=False`` keeps the manifest, ``scan_options`` are those of the folder layout, ``beam`` the options of Beam.
+    """
+
+    def run(
+        root: Path,
+        dataset: Path,
+        *,
+        beam: tuple[str, ...] = IN_PROCESS,
+        rescan: bool = True,
+        scan_options: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> BuildResult:
+        if rescan:
+            scan_collection(dataset, root, options=scan_options or {})
+        frames = FramesOptions(**{"short_side": 48, "max_quarantine": 0.5, **options})
+        return build_recipe(
+            dataset,
+            FramesRecipe(options=frames, raw=str(root)),
+            shards=frames.shards,
+            max_quarantine=frames.max_quarantine,
+            workers=frames.workers,
+            beam_options=beam,
         )
-    section = FramesOptions(**{"short_side": 48, "max_quarantine": 0.5, **keys})
-    return build_column(
-        str(dataset),
-        FramesRecipe(options=section, raw=str(root)),
-        shards=section.shards,
-        max_quarantine=section.max_quarantine,
-        workers=section.workers,
-        beam_options=beam,
-    )
 
-
-def digests(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+    return run
 
 
 @pytest.fixture(scope="session")
-def reference(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def reference(build: Build, collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of that collection with three shards per split. Tests must not change it."""
     dataset = tmp_path_factory.mktemp("reference")
     result = build(collection, dataset, shards=3)
     assert result.written == 24
@@ -109,7 +111,7 @@ def test_every_clip_is_written_or_quarantined_with_its_reason(reference: Path) -
     assert verify_dataset(str(reference)).problems == []
 
 
-def test_nothing_that_is_hashed_names_this_machine(reference: Path, collection: Path) -> None:
+def test_files_of_a_column_do_not_name_the_machine(reference: Path, collection: Path) -> None:
     for path in (reference / "frames").iterdir():
         content = path.read_bytes()
         assert str(collection).encode() not in content
@@ -128,22 +130,29 @@ def test_nothing_that_is_hashed_names_this_machine(reference: Path, collection: 
     ids=["in_memory", "multi_threading", "1 process", "2 processes", "4 processes"],
 )
 def test_bytes_do_not_depend_on_the_runner(
-    beam: tuple[str, ...], reference: Path, collection: Path, tmp_path: Path
+    beam: tuple[str, ...],
+    build: Build,
+    reference: Path,
+    collection: Path,
+    file_digests: Digests,
+    tmp_path: Path,
 ) -> None:
     build(collection, tmp_path, beam=beam, shards=3)
-    assert digests(tmp_path / "frames") == digests(reference / "frames")
+    assert file_digests(tmp_path / "frames") == file_digests(reference / "frames")
     assert (tmp_path / "manifest.parquet").read_bytes() == (reference / "manifest.parquet").read_bytes()
 
 
-def wrapper(path: Path, before: str, options: str = "") -> Path:
-    """A program that runs ffmpeg with options of ours put before its own."""
-    path.write_text(f'#!/bin/sh\n{before}\nexec "{ffmpeg.binary()}" {options} "$@"\n')
+def write_wrapper(path: Path, command: str, options: str = "") -> Path:
+    """Write a script that runs a command, then ffmpeg with additional options."""
+    path.write_text(f'#!/bin/sh\n{command}\nexec "{ffmpeg.binary()}" {options} "$@"\n')
     path.chmod(0o755)
     return path
 
 
 @pytest.fixture
 def use_ffmpeg(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None]]:
+    """Let this process run another program as ffmpeg."""
+
     def use(program: Path) -> None:
         monkeypatch.setenv("REELMILL_FFMPEG", str(program))
         ffmpeg.binary.cache_clear()
@@ -153,24 +162,28 @@ def use_ffmpeg(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], Non
     ffmpeg.binary.cache_clear()
 
 
-def test_bytes_do_not_depend_on_the_processors_generation(
+def test_bytes_do_not_depend_on_the_instruction_set(
+    build: Build,
     reference: Path,
     collection: Path,
     tmp_path: Path,
     use_ffmpeg: Callable[[Path], None],
+    file_digests: Digests,
 ) -> None:
-    use_ffmpeg(wrapper(tmp_path / "ffmpeg", f'echo ran >> "{tmp_path}/log"', "-cpuflags sse2"))
+    use_ffmpeg(write_wrapper(tmp_path / "ffmpeg", f'echo ran >> "{tmp_path}/log"', "-cpuflags sse2"))
     build(collection, tmp_path / "set", shards=3)
     assert (tmp_path / "log").read_text().count("ran") >= 24
-    assert digests(tmp_path / "set" / "frames") == digests(reference / "frames")
+    assert file_digests(tmp_path / "set" / "frames") == file_digests(reference / "frames")
 
 
 def holds_clips(part: Path) -> bool:
     return bool(json.loads(part.read_text())["index"])
 
 
-def test_killed_build_goes_on_where_it_stopped(reference: Path, collection: Path, tmp_path: Path) -> None:
-    slow = wrapper(tmp_path / "ffmpeg", "sleep 0.15")
+def test_a_killed_build_resumes(
+    reference: Path, collection: Path, file_digests: Digests, tmp_path: Path
+) -> None:
+    slow = write_wrapper(tmp_path / "ffmpeg", "sleep 0.15")
     params = {
         "dataset": "set",
         "scan": {"raw": str(collection), "name": "set"},
@@ -192,11 +205,13 @@ def test_killed_build_goes_on_where_it_stopped(reference: Path, collection: Path
     throughput = json.loads((tmp_path / "metrics" / "frames.throughput.json").read_text())
     assert throughput["shards_resumed"] >= 1
     assert throughput["clips_made"] < 24
-    assert digests(tmp_path / "set" / "frames") == digests(reference / "frames")
+    assert file_digests(tmp_path / "set" / "frames") == file_digests(reference / "frames")
     assert not build_folder.exists()
 
 
-def test_adding_videos_decodes_only_them(make_video: Encode, tmp_path: Path) -> None:
+def test_only_new_videos_are_decoded(
+    build: Build, make_video: Encode, file_digests: Digests, tmp_path: Path
+) -> None:
     root = tmp_path / "raw"
     for number in range(200):
         video(make_video, root / "run" / f"{number:03d}.avi", number, frames=2)
@@ -208,30 +223,30 @@ def test_adding_videos_decodes_only_them(make_video: Encode, tmp_path: Path) -> 
     assert second.clips_made == 5
     assert second.written == 205
     build(root, tmp_path / "scratch")
-    assert digests(tmp_path / "grown" / "frames") == digests(tmp_path / "scratch" / "frames")
+    assert file_digests(tmp_path / "grown" / "frames") == file_digests(tmp_path / "scratch" / "frames")
     third = build(root, tmp_path / "grown")
     assert (third.clips_made, third.clips_copied, third.shards_kept) == (0, 0, third.shards)
 
 
-def test_relabelled_moved_and_removed_clips_decode_nothing(
-    reference: Path, collection: Path, tmp_path: Path
+def test_relabelled_moved_and_removed_clips_are_not_decoded_again(
+    build: Build, reference: Path, collection: Path, file_digests: Digests, tmp_path: Path
 ) -> None:
     root, dataset = tmp_path / "raw", tmp_path / "set"
     shutil.copytree(collection, root, symlinks=True)
     shutil.copytree(reference, dataset)
-    # a class before the others moves every label index; other fractions move clips between splits
+    # a new first class changes all label indexes; other fractions move clips between splits
     (root / "crawl").mkdir()
     next(root.glob("run/clip 04*")).unlink()
-    changed = build(root, dataset, shards=2, options={"val": 0.3, "test": 0.3})
+    changed = build(root, dataset, shards=2, scan_options={"val": 0.3, "test": 0.3})
     assert changed.clips_made == 0
     assert changed.written == 23
-    build(root, tmp_path / "scratch", shards=2, options={"val": 0.3, "test": 0.3})
-    assert digests(dataset / "frames") == digests(tmp_path / "scratch" / "frames")
+    build(root, tmp_path / "scratch", shards=2, scan_options={"val": 0.3, "test": 0.3})
+    assert file_digests(dataset / "frames") == file_digests(tmp_path / "scratch" / "frames")
     assert verify_dataset(str(dataset)).problems == []
 
 
-def test_changed_video_and_changed_parameter_decode_again(
-    reference: Path, collection: Path, tmp_path: Path, make_video: Encode
+def test_changed_videos_and_options_are_decoded_again(
+    build: Build, reference: Path, collection: Path, tmp_path: Path, make_video: Encode
 ) -> None:
     root, dataset = tmp_path / "raw", tmp_path / "set"
     shutil.copytree(collection, root, symlinks=True)
@@ -244,19 +259,21 @@ def test_changed_video_and_changed_parameter_decode_again(
     assert build(root, dataset, shards=3, quality=50, timeout_s=9.0).clips_made == 0
 
 
-def test_a_damaged_shard_is_mended_by_decoding(reference: Path, collection: Path, tmp_path: Path) -> None:
+def test_a_damaged_record_is_decoded_again(
+    build: Build, reference: Path, collection: Path, file_digests: Digests, tmp_path: Path
+) -> None:
     dataset = tmp_path / "set"
     shutil.copytree(reference, dataset)
     shard = next(p for p in sorted((dataset / "frames").iterdir()) if "train" in p.name)
     shard.write_bytes(shard.read_bytes()[:-1])
     assert verify_dataset(str(dataset)).problems != []
-    mended = build(collection, dataset, shards=3)
-    assert mended.clips_made == 1
-    assert digests(dataset / "frames") == digests(reference / "frames")
+    repaired = build(collection, dataset, shards=3)
+    assert repaired.clips_made == 1
+    assert file_digests(dataset / "frames") == file_digests(reference / "frames")
 
 
-def test_too_many_quarantined_fail_and_leave_the_old_column_alone(
-    reference: Path, collection: Path, tmp_path: Path
+def test_too_many_quarantined_clips_fail_and_keep_the_published_column(
+    build: Build, reference: Path, collection: Path, file_digests: Digests, tmp_path: Path
 ) -> None:
     with pytest.raises(BuildError, match=r"5 of 29 clips are quarantined, more than max_quarantine = 0.1 "):
         build(collection, tmp_path / "new", shards=3, max_quarantine=0.1)
@@ -265,14 +282,19 @@ def test_too_many_quarantined_fail_and_leave_the_old_column_alone(
         Column(str(tmp_path / "new"), "frames")
     again = build(collection, tmp_path / "new", shards=3)
     assert (again.clips_made, again.shards_resumed) == (0, again.shards)
-    assert digests(tmp_path / "new" / "frames") == digests(reference / "frames")
+    assert file_digests(tmp_path / "new" / "frames") == file_digests(reference / "frames")
     with pytest.raises(BuildError, match="quarantined"):
         build(collection, tmp_path / "new", shards=3, max_quarantine=0.1, quality=40)
-    assert digests(tmp_path / "new" / "frames") == digests(reference / "frames")
+    assert file_digests(tmp_path / "new" / "frames") == file_digests(reference / "frames")
 
 
-def test_full_disk_is_one_line_and_loses_nothing(
-    reference: Path, collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_full_disk_is_a_one_line_error_and_the_build_resumes(
+    build: Build,
+    reference: Path,
+    collection: Path,
+    file_digests: Digests,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     written = 0
 
@@ -293,11 +315,11 @@ def test_full_disk_is_one_line_and_loses_nothing(
     assert not [name for name in os.listdir(tmp_path / ".frames.build") if storage.is_temporary(name)]
     result = build(collection, tmp_path, shards=3)
     assert 0 < result.clips_made <= 24
-    assert digests(tmp_path / "frames") == digests(reference / "frames")
+    assert file_digests(tmp_path / "frames") == file_digests(reference / "frames")
 
 
-def test_two_builds_of_one_column_exclude_each_other(
-    reference: Path, collection: Path, tmp_path: Path
+def test_two_builds_of_one_column_at_a_time_are_an_error(
+    build: Build, reference: Path, collection: Path, tmp_path: Path
 ) -> None:
     from reelmill.pipelines.build.builder import _lock
 
@@ -309,32 +331,35 @@ def test_two_builds_of_one_column_exclude_each_other(
         build(collection, tmp_path / "set", rescan=False)
 
 
-def test_windows_hold_every_frame_once(collection: Path, tmp_path: Path, make_video: Encode) -> None:
+def test_windows_contain_every_frame_once(
+    build: Build,
+    scan_collection: Callable[..., Any],
+    stored_records: Callable[[Path], dict[str, bytes]],
+    tmp_path: Path,
+    make_video: Encode,
+) -> None:
     root = tmp_path / "raw"
     video(make_video, root / "run" / "long.mp4", 0, frames=100)
     whole = tmp_path / "whole"
     build(root, whole)
-    scan(str(tmp_path / "cut"), ScanSection(raw=str(root), name="set", window_s=1.0), beam_options=IN_PROCESS)
-    assert build(root, tmp_path / "cut", rescan=False).written == 4
-    records = [parse(data) for data in all_records(tmp_path / "cut")]
+    windows = tmp_path / "windows"
+    scan_collection(windows, root, window_s=1.0)
+    assert build(root, windows, rescan=False).written == 4
+    records = [parse(record) for record in stored_records(windows / "frames").values()]
     records.sort(key=lambda record: record.feature_lists["image/timestamp"][0])
-    pieces = [step for record in records for step in record.feature_lists["image/encoded"]]
-    (one,) = [parse(data) for data in all_records(whole)]
-    assert pieces == one.feature_lists["image/encoded"]
+    frames = [step for record in records for step in record.feature_lists["image/encoded"]]
+    (record,) = stored_records(whole / "frames").values()
+    assert frames == parse(record).feature_lists["image/encoded"]
     assert [record.context["example/id"] for record in records] == [
         [f"run/long.mp4@w{number:04d}".encode()] for number in range(4)
     ]
 
 
-def all_records(dataset: Path) -> Iterator[bytes]:
-    for path in sorted((dataset / "frames").glob("*.tfrecord-*")):
-        with path.open("rb") as file:
-            yield from (data for _, data in read_records(file))
-
-
-def test_a_video_that_went_after_the_scan_is_missing(collection: Path, tmp_path: Path) -> None:
+def test_a_video_deleted_after_the_scan_is_missing(
+    build: Build, scan_collection: Callable[..., Any], collection: Path, tmp_path: Path
+) -> None:
     root = Path(shutil.copytree(collection, tmp_path / "raw", symlinks=True))
-    scan(str(tmp_path / "set"), ScanSection(raw=str(root), name="set"), beam_options=IN_PROCESS)
+    scan_collection(tmp_path / "set", root)
     (root / "run" / "clip 02 [x] #&.mp4").unlink()
     result = build(root, tmp_path / "set", rescan=False)
     assert result.reasons["missing"] == 2
@@ -344,7 +369,7 @@ def test_a_video_that_went_after_the_scan_is_missing(collection: Path, tmp_path:
     assert row["detail"] == "the file was there when the collection was scanned"
 
 
-def test_bad_input_to_a_build(tmp_path: Path, collection: Path) -> None:
+def test_wrong_input_to_a_build(build: Build, tmp_path: Path, collection: Path) -> None:
     with pytest.raises(DatasetError, match="run `reelmill scan` first"):
         build(collection, tmp_path / "nothing", rescan=False)
     with pytest.raises(UsageError, match="no such folder"):

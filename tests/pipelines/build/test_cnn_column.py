@@ -1,6 +1,6 @@
-"""The features column through the pipeline: against the model called by hand, by several workers, gone wrong."""
+"""The features column: compared with a direct call of the model, and with wrong options."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,38 +14,30 @@ from reelmill.datasets.errors import BuildError, UsageError
 from reelmill.datasets.records import keys
 from reelmill.datasets.records.feature_arrays import from_features
 from reelmill.datasets.records.sequence_example import Parsed, parse
-from reelmill.datasets.records.tfrecord import read_records
 from reelmill.datasets.verify import verify_dataset
 from reelmill.features.cnn.recipe import CnnOptions, CnnRecipe
 from reelmill.pipelines.build.builder import BuildResult
 from reelmill.pipelines.build.recipe_registry import column_recipe
 
 BuildRecipe = Callable[..., BuildResult]
-
-
-def parsed(dataset: Path, name: str) -> Iterator[Parsed]:
-    column = Column(str(dataset), name)
-    for shard in column.description.shard_list():
-        with Path(column.shard_path(shard)).open("rb") as file:
-            for _, record in read_records(file):
-                yield parse(record)
+Records = Callable[[Path], dict[str, bytes]]
 
 
 def pictures(record: Parsed, *, every: int, size: int) -> NDArray[np.float32]:
-    """Every n-th frame, the middle square of 64 of the 96 columns enlarged: [n, size, size, 3] RGB."""
-    found = []
+    """Every n-th frame, its central square of 64x64 pixels enlarged: [n, size, size, 3] RGB."""
+    images = []
     for step in record.feature_lists[keys.IMAGE_ENCODED][::every]:
         picture = cv2.imdecode(np.frombuffer(step[0], np.uint8), cv2.IMREAD_COLOR)
         assert picture is not None
-        found.append(cv2.resize(np.ascontiguousarray(picture[:, 16:80, ::-1]), (size, size)))
-    return np.stack(found).astype(np.float32)
+        images.append(cv2.resize(np.ascontiguousarray(picture[:, 16:80, ::-1]), (size, size)))
+    return np.stack(images).astype(np.float32)
 
 
 @pytest.mark.slow
-def test_fc2_of_vgg16_is_that_of_the_model_called_by_hand(
-    tf: Any, moving_dataset: Path, build_recipe: BuildRecipe
+def test_fc2_of_vgg16_equals_a_direct_call_of_the_model(
+    tf: Any, moving_dataset: Path, build_recipe: BuildRecipe, stored_records: Records
 ) -> None:
-    """Clips of two to four inputs each, in batches of five."""
+    """Clips have two to four inputs each, batches five."""
     import keras
 
     options = CnnOptions(model="vgg16", layer="fc2", weights="random", seed=1, every=5, batch_size=5)
@@ -56,7 +48,10 @@ def test_fc2_of_vgg16_is_that_of_the_model_called_by_hand(
     whole = keras.applications.VGG16(weights=None)
     model = keras.Model(whole.input, whole.get_layer("fc2").output)
     lengths = set()
-    for record, frames in zip(parsed(moving_dataset, "rgb"), parsed(moving_dataset, "frames"), strict=True):
+    features, images = (stored_records(moving_dataset / name) for name in ("rgb", "frames"))
+    assert list(features) == list(images)
+    for clip_id in features:
+        record, frames = parse(features[clip_id]), parse(images[clip_id])
         vectors = from_features(record, prefix="RGB")
         batch = keras.applications.vgg16.preprocess_input(pictures(frames, every=5, size=224))
         expected = np.asarray(model(batch, training=False))
@@ -76,7 +71,7 @@ def test_fc2_of_vgg16_is_that_of_the_model_called_by_hand(
     assert set(description.made_by) == {"reelmill", *tools}
 
 
-def test_mistakes_that_a_worker_finds_are_one_line(moving_dataset: Path, build_recipe: BuildRecipe) -> None:
+def test_errors_found_in_a_worker_are_one_line(moving_dataset: Path, build_recipe: BuildRecipe) -> None:
     options = CnnOptions(model="MobileNet", weights="random", size=32, layer="conv_pw_3_rel")
     message = r"^layer = 'conv_pw_3_rel' is not in MobileNet; did you mean conv_pw_3_relu"
     with pytest.raises(BuildError, match=message) as caught:
@@ -93,7 +88,7 @@ def test_mistakes_that_a_worker_finds_are_one_line(moving_dataset: Path, build_r
         build_recipe(moving_dataset, CnnRecipe(name="rgb", options=options))
 
 
-def test_params_that_name_no_network() -> None:
+def test_wrong_options_of_a_network() -> None:
     params = {"features": {"rgb": {"model": "ResNet5"}, "wide": {"size": [320, 0]}, "odd": {"layers": "fc2"}}}
     for name, message in (
         ("rgb", r"model = 'ResNet5' is neither .* did you mean ResNet50"),

@@ -1,6 +1,5 @@
-"""What every derived column promises, whatever it holds."""
+"""Guarantees of all derived columns: same bytes, incremental builds, resuming, errors, wrong descriptions."""
 
-import hashlib
 import json
 import os
 import pickle
@@ -11,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,13 @@ from reelmill.datasets.errors import BuildError, DatasetError, UsageError
 from reelmill.datasets.manifest import Manifest
 from reelmill.datasets.records.feature_arrays import from_features
 from reelmill.datasets.records.sequence_example import parse
-from reelmill.datasets.records.tfrecord import read_records
 from reelmill.datasets.verify import verify_dataset
 from reelmill.features.frames.recipe import FramesOptions, FramesRecipe
 from reelmill.features.recipe import ClipError, Payload, Recipe, Request
 from reelmill.pipelines.build.builder import BuildResult
 from reelmill.pipelines.build.recipe_registry import COLUMN_RECIPES, column_recipe, load_recipe_class
-from reelmill.pipelines.scan.scanner import ScanSection, scan
 
 GUIDE = Path(__file__).parents[3] / "docs" / "adding-a-column.md"
-IN_PROCESS = ("--direct_running_mode=in_memory", "--direct_num_workers=1")
 PARAMS: dict[str, Any] = {
     "flow": {"method": "dis_fast"},
     "columns": {"grey": {"make": "brightness:Brightness", "bins": 8}},
@@ -51,13 +48,17 @@ NAMES = ["grey", "flow", "motion", "audio", "rgb"]
 FROM_VIDEOS = {"motion", "audio"}
 
 BuildRecipe = Callable[..., BuildResult]
+MakeRecipe = Callable[..., Recipe]
+ScanCollection = Callable[..., Any]
+Digests = Callable[[Path], dict[str, str]]
+Records = Callable[[Path], dict[str, bytes]]
 
 
 @pytest.fixture(scope="session", autouse=True)
 def brightness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The guide's module, where this process and its children find it."""
+    """The module of the guide, on the import path of this process and its children."""
     (code,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), flags=re.DOTALL)
-    folder = tmp_path_factory.mktemp("own")
+    folder = tmp_path_factory.mktemp("user_module")
     (folder / "brightness.py").write_text(code, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
@@ -66,8 +67,8 @@ def brightness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def recipe(moving_collection: Path) -> Callable[..., Recipe]:
-    """The recipe of a column by its name, with these options besides those of PARAMS."""
+def recipe(moving_collection: Path) -> MakeRecipe:
+    """The recipe of a column by its name; options override those in PARAMS."""
 
     def make(name: str, **options: Any) -> Recipe:
         raw = str(moving_collection)
@@ -76,16 +77,16 @@ def recipe(moving_collection: Path) -> Callable[..., Recipe]:
     return make
 
 
-def digests(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
-
-
 @pytest.mark.parametrize("name", NAMES)
-def test_a_column_from_its_build_to_a_broken_byte(
-    name: str, moving_dataset: Path, recipe: Callable[..., Recipe], build_recipe: BuildRecipe
+def test_build_order_same_bytes_and_a_damaged_byte(
+    name: str,
+    moving_dataset: Path,
+    recipe: MakeRecipe,
+    build_recipe: BuildRecipe,
+    file_digests: Digests,
 ) -> None:
     result = build_recipe(moving_dataset, recipe(name))
-    first = digests(moving_dataset / name)
+    first = file_digests(moving_dataset / name)
     assert result.written + result.quarantined == result.clips == 14
     assert verify_dataset(str(moving_dataset)).problems == []
     ledger = {row["clip_id"]: row for row in Column(str(moving_dataset), name).ledger().to_pylist()}
@@ -95,7 +96,7 @@ def test_a_column_from_its_build_to_a_broken_byte(
         assert ledger["right/empty.mp4"]["detail"] == "frames: empty"
         assert result.failed_share == 0
 
-    # shards of equal numbers hold the same clips in the same order, but for those in quarantine
+    # shards with the same number hold the same clips in the same order, except quarantined ones
     frames, column = Column(str(moving_dataset), "frames"), Column(str(moving_dataset), name)
     assert column.description.shards == frames.description.shards
     places = {row["clip_id"]: (row["split"], row["shard"], row["row"]) for row in frames.index().to_pylist()}
@@ -103,18 +104,18 @@ def test_a_column_from_its_build_to_a_broken_byte(
     assert [places[row["clip_id"]][:2] for row in rows] == [(row["split"], row["shard"]) for row in rows]
     assert sorted(rows, key=lambda row: places[row["clip_id"]]) == rows
 
-    # once more, from nothing and by two other workers
+    # a build from scratch by two worker processes gives the same bytes
     shutil.rmtree(moving_dataset / name)
     build_recipe(moving_dataset, recipe(name), beam_options=("--direct_num_workers=2",))
-    assert digests(moving_dataset / name) == first
+    assert file_digests(moving_dataset / name) == first
 
     again = build_recipe(moving_dataset, recipe(name))
     assert again.clips_made == 0
-    # the empty file might have been filled since
+    # a clip that was empty is tried again
     assert again.shards_kept == again.shards - ("empty" in again.reasons)
-    assert digests(moving_dataset / name) == first
+    assert file_digests(moving_dataset / name) == first
 
-    # one wrong byte is found and named, and mended by the next build, which makes that clip alone
+    # verify finds a wrong byte and names the clip
     row = max(rows, key=lambda row: row["size"])
     (shard,) = [
         s for s in column.description.shard_list() if (s.split, s.number) == (row["split"], row["shard"])
@@ -133,32 +134,33 @@ def test_a_column_from_its_build_to_a_broken_byte(
 def test_adding_clips_makes_only_them(
     name: str,
     moving_collection: Path,
-    recipe: Callable[..., Recipe],
+    recipe: MakeRecipe,
+    scan_collection: ScanCollection,
     build_recipe: BuildRecipe,
+    file_digests: Digests,
     tmp_path: Path,
 ) -> None:
     raw = Path(shutil.copytree(moving_collection, tmp_path / "raw"))
-    later = [raw / "left" / "1.mp4", raw / "right" / "2.mp4"]
-    for path in later:
+    added = [raw / "left" / "1.mp4", raw / "right" / "2.mp4"]
+    for path in added:
         path.rename(tmp_path / f"{path.parent.name}-{path.name}")
 
     def build(dataset: Path) -> BuildResult:
-        scan(str(dataset), ScanSection(raw=str(raw), name="set"), beam_options=IN_PROCESS)
+        scan_collection(dataset, raw)
         frames = FramesRecipe(options=FramesOptions(short_side=64), raw=str(raw))
         build_recipe(dataset, frames, shards=2)
-        made = recipe(name)
-        return build_recipe(dataset, type(made)(name=made.name, options=made.options, raw=str(raw)))
+        return build_recipe(dataset, replace(recipe(name), raw=str(raw)))
 
     grown, whole = tmp_path / "grown" / "set", tmp_path / "whole" / "set"
     before = build(grown)
-    for path in later:
+    for path in added:
         (tmp_path / f"{path.parent.name}-{path.name}").rename(path)
     after, scratch = build(grown), build(whole)
-    # clips in quarantine are there in both; in the second build only those that may pass are tried again
+    # the second build tries again only those quarantined clips that may succeed
     assert after.written == scratch.written
     assert after.clips_made <= 2 + before.reasons.get("empty", 0)
     assert after.clips_copied + after.clips_made <= after.clips
-    assert digests(grown / name) == digests(whole / name)
+    assert file_digests(grown / name) == file_digests(whole / name)
 
 
 SLOW_BUILD = """
@@ -169,9 +171,9 @@ class Slow:
     def __init__(self, maker):
         self.maker, self.close = maker, maker.close
     def make(self, requests):
-        return self.maker.make(later(requests))
+        return self.maker.make(slowed(requests))
 
-def later(requests):
+def slowed(requests):
     for request in requests:
         time.sleep(0.1)
         yield request
@@ -184,11 +186,16 @@ build_column("set", recipe, **options)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_killed_build_goes_on(
-    name: str, moving_dataset: Path, recipe: Callable[..., Recipe], build_recipe: BuildRecipe
+def test_a_killed_build_resumes(
+    name: str,
+    moving_dataset: Path,
+    recipe: MakeRecipe,
+    build_recipe: BuildRecipe,
+    file_digests: Digests,
 ) -> None:
-    """Killed in its second shard; test_build.py has the same by the command line."""
-    options = {"max_quarantine": 0.5, "beam_options": IN_PROCESS}
+    """The build is killed in its second shard; test_builder.py has the same with the command line."""
+    beam_options = ("--direct_running_mode=in_memory", "--direct_num_workers=1")
+    options = {"max_quarantine": 0.5, "beam_options": beam_options}
     command = [sys.executable, "-c", SLOW_BUILD]
     parts = moving_dataset / f".{name}.build"
     with subprocess.Popen(
@@ -208,17 +215,19 @@ def test_a_killed_build_goes_on(
     assert result.shards_resumed >= 1
     assert result.clips_made < result.clips
     assert verify_dataset(str(moving_dataset)).problems == []
-    found = digests(moving_dataset / name)
+    resumed = file_digests(moving_dataset / name)
     shutil.rmtree(moving_dataset / name)
     build_recipe(moving_dataset, recipe(name))
-    assert digests(moving_dataset / name) == found
+    assert file_digests(moving_dataset / name) == resumed
 
 
-def test_the_guides_column_holds_histograms(
-    moving_dataset: Path, recipe: Callable[..., Recipe], build_recipe: BuildRecipe
+def test_the_column_of_the_guide_holds_histograms(
+    moving_dataset: Path, recipe: MakeRecipe, build_recipe: BuildRecipe, stored_records: Records
 ) -> None:
     build_recipe(moving_dataset, recipe("grey"))
-    for grey, frames in zip(*(records(moving_dataset / name) for name in ("grey", "frames")), strict=True):
+    columns = [stored_records(moving_dataset / name) for name in ("grey", "frames")]
+    assert list(columns[0]) == list(columns[1])
+    for grey, frames in zip(*(column.values() for column in columns), strict=True):
         stored = from_features(parse(grey), prefix="GREY")
         jpegs = [step[0] for step in parse(frames).feature_lists["image/encoded"]]
         pictures: list[Any] = [
@@ -230,18 +239,11 @@ def test_the_guides_column_holds_histograms(
         assert list(stored.timestamps_us) == times
 
 
-def records(column: Path) -> list[bytes]:
-    found = []
-    for path in sorted(column.glob("*.tfrecord-*")):
-        with path.open("rb") as file:
-            found += [data for _, data in read_records(file)]
-    return found
-
-
-def test_other_frames_make_other_records(
+def test_changed_frames_are_processed_again_and_relabelled_clips_are_not(
     moving_dataset: Path,
     moving_collection: Path,
-    recipe: Callable[..., Recipe],
+    recipe: MakeRecipe,
+    scan_collection: ScanCollection,
     build_recipe: BuildRecipe,
 ) -> None:
     build_recipe(moving_dataset, recipe("grey"))
@@ -252,27 +254,26 @@ def test_other_frames_make_other_records(
     ]
     assert build_recipe(moving_dataset, recipe("grey")).clips_made == 12
     assert verify_dataset(str(moving_dataset)).problems == []
-    # relabelled clips keep their payloads
+    # clips that move to another split keep their payloads
     with Manifest(str(moving_dataset / "manifest.parquet")) as manifest:
         assert manifest.num_clips == 14
-    relabelled = ScanSection(raw=str(moving_collection), name="set", options={"val": 0.4})
-    scan(str(moving_dataset), relabelled, beam_options=IN_PROCESS)
+    scan_collection(moving_dataset, moving_collection, options={"val": 0.4})
     build_recipe(moving_dataset, smaller, shards=2)
     moved = build_recipe(moving_dataset, recipe("grey"))
     assert (moved.clips_made, moved.written) == (0, 12)
     assert verify_dataset(str(moving_dataset)).problems == []
 
 
-def test_other_options_make_other_records(
-    moving_dataset: Path, recipe: Callable[..., Recipe], build_recipe: BuildRecipe
+def test_changed_options_are_processed_again_and_limits_are_not(
+    moving_dataset: Path, recipe: MakeRecipe, build_recipe: BuildRecipe
 ) -> None:
     build_recipe(moving_dataset, recipe("grey"))
     assert build_recipe(moving_dataset, recipe("grey", workers=1, max_quarantine=0.9)).clips_made == 0
     assert build_recipe(moving_dataset, recipe("grey", bins=4)).clips_made == 12
 
 
-def test_sources_that_are_not_there_or_not_whole(
-    moving_dataset: Path, recipe: Callable[..., Recipe], build_recipe: BuildRecipe, tmp_path: Path
+def test_missing_and_damaged_source_columns(
+    moving_dataset: Path, recipe: MakeRecipe, build_recipe: BuildRecipe, tmp_path: Path
 ) -> None:
     shutil.copytree(moving_dataset, tmp_path / "bare", ignore=shutil.ignore_patterns("frames"))
     with pytest.raises(DatasetError, match=r"no finished column 'frames' .*: build it first"):
@@ -292,31 +293,28 @@ def test_sources_that_are_not_there_or_not_whole(
     assert not (moving_dataset / "grey").exists()
 
 
-def test_a_source_of_another_manifest(
+def test_a_source_column_from_another_manifest(
     moving_dataset: Path,
     moving_collection: Path,
-    recipe: Callable[..., Recipe],
+    recipe: MakeRecipe,
+    scan_collection: ScanCollection,
     build_recipe: BuildRecipe,
     tmp_path: Path,
 ) -> None:
     raw = Path(shutil.copytree(moving_collection, tmp_path / "raw"))
     shutil.copy(raw / "left" / "0.mp4", raw / "left" / "new.mp4")
-    scan(str(moving_dataset), ScanSection(raw=str(raw), name="set"), beam_options=IN_PROCESS)
+    scan_collection(moving_dataset, raw)
     with pytest.raises(
         (BuildError, DatasetError), match=r"has no entry for clip 'left/new.mp4'.*build 'frames' again"
     ):
         build_recipe(moving_dataset, recipe("grey"))
-    scan(
-        str(moving_dataset),
-        ScanSection(raw=str(raw), name="set", options={"val": 0.0, "test": 0.0}),
-        beam_options=IN_PROCESS,
-    )
+    scan_collection(moving_dataset, raw, options={"val": 0.0, "test": 0.0})
     with pytest.raises(DatasetError, match=r"has the splits .*, the manifest .*build 'frames' again first"):
         build_recipe(moving_dataset, recipe("grey"))
 
 
 @pytest.mark.parametrize(
-    ("params", "name", "within", "said"),
+    ("params", "name", "within", "message"),
     [
         ({}, "grey", "columns", "no column 'grey' in its section columns; there is none"),
         ({"columns": {"a": {}}}, "a", "columns", "columns.a.make = None: name a recipe as module:callable"),
@@ -342,52 +340,50 @@ def test_a_source_of_another_manifest(
         ({"flow": {"methd": "x"}}, "flow", None, "unknown key 'flow.methd'; valid keys: method"),
     ],
 )
-def test_wrong_descriptions_are_named(params: Any, name: str, within: str | None, said: str) -> None:
+def test_wrong_descriptions_are_errors(params: Any, name: str, within: str | None, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         column_recipe(params, name, within=within, overrides={}, raw=".")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_videos_that_are_not_there(tmp_path: Path) -> None:
+def test_a_missing_collection(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such folder"):
         column_recipe({}, "motion", overrides={}, raw=str(tmp_path / "absent"))
     assert column_recipe({}, "flow", overrides={}, raw=str(tmp_path / "absent")).reads == ("frames",)
 
 
 @pytest.mark.parametrize("place", COLUMN_RECIPES.values())
-def test_recipes_say_what_they_are(place: str) -> None:
-    found = load_recipe_class(place)
-    assert re.fullmatch("[a-z_]+", found.kind)
-    for field in found.Options.model_fields.values():
+def test_recipes_describe_kind_and_options(place: str) -> None:
+    recipe_class = load_recipe_class(place)
+    assert re.fullmatch("[a-z_]+", recipe_class.kind)
+    for field in recipe_class.Options.model_fields.values():
         assert field.description
         assert not field.description.endswith(".")
 
 
-def test_batches_may_cross_clips(
-    moving_dataset: Path, build_recipe: BuildRecipe, recipe: Callable[..., Recipe]
-) -> None:
-    """A maker that reads ahead gives back outcomes in order, errors among them."""
+def test_batches_may_cross_clips(moving_dataset: Path, build_recipe: BuildRecipe, recipe: MakeRecipe) -> None:
+    """A maker may read all requests before it yields the first outcome; errors keep their place in the order."""
     inner = recipe("grey").maker()
 
-    class Ahead:
+    class ReadAheadMaker:
         def make(self, requests: Iterator[Request]) -> Iterator[Payload | ClipError]:
-            taken = list(requests)
-            for request, outcome in zip(taken, inner.make(iter(taken)), strict=True):
+            batch = list(requests)
+            for request, outcome in zip(batch, inner.make(iter(batch)), strict=True):
                 yield ClipError("timeout", "too slow") if request.clip.clip_id == "left/1.mp4" else outcome
 
         def close(self) -> None:
             inner.close()
 
-    class Batching(type(recipe("grey"))):  # type: ignore[misc]
+    class ReadAheadRecipe(type(recipe("grey"))):  # type: ignore[misc]
         def maker(self) -> Any:
-            return Ahead()
+            return ReadAheadMaker()
 
-    made = recipe("grey")
-    result = build_recipe(moving_dataset, Batching(name="grey", options=made.options))
+    grey = recipe("grey")
+    result = build_recipe(moving_dataset, ReadAheadRecipe(name="grey", options=grey.options))
     assert result.reasons == {"not_in_source": 2, "timeout": 1}
     assert verify_dataset(str(moving_dataset)).problems == []
-    # what passed is copied, what may pass now is tried again
-    again = build_recipe(moving_dataset, made)
+    # written clips are copied, the one with the timeout is tried again
+    again = build_recipe(moving_dataset, grey)
     assert (again.clips_made, again.written) == (1, 12)
     assert os.listdir(moving_dataset / "grey")

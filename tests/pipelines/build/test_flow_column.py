@@ -1,3 +1,5 @@
+"""The flow column of a small dataset: records, figures, sizes, and clips without flow."""
+
 import json
 import re
 import subprocess
@@ -16,7 +18,6 @@ from reelmill.datasets.column import Column
 from reelmill.datasets.manifest import Clip
 from reelmill.datasets.records import keys
 from reelmill.datasets.records.sequence_example import Parsed, parse
-from reelmill.datasets.records.tfrecord import read_records
 from reelmill.datasets.synthetic import Recording, encode, texture, wandering_clip, write_dataset
 from reelmill.features.flow.encoding import FlowFigures, decode_flow
 from reelmill.features.flow.estimators import forward_flow, reproducible, settings_of
@@ -28,16 +29,7 @@ from reelmill.pipelines.build.builder import BuildResult
 
 GUIDE = Path(__file__).parents[3] / "docs" / "columns" / "flow.md"
 BuildRecipe = Callable[..., BuildResult]
-
-
-def records(folder: Path) -> dict[str, bytes]:
-    """Records of a column by clip_id."""
-    found = {}
-    for path in sorted(folder.glob("*.tfrecord-*")):
-        with path.open("rb") as file:
-            for _, data in read_records(file):
-                found[parse(data).context[keys.EXAMPLE_ID][0].decode()] = data
-    return found
+Records = Callable[[Path], dict[str, bytes]]
 
 
 def flow_recipe(**options: Any) -> FlowRecipe:
@@ -60,11 +52,13 @@ def grey(jpeg: bytes) -> NDArray[np.uint8]:
     return cast("NDArray[np.uint8]", cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_GRAYSCALE))
 
 
-def test_records(moving_dataset: Path, build_recipe: BuildRecipe) -> None:
+def test_records_hold_the_known_flow(
+    moving_dataset: Path, build_recipe: BuildRecipe, stored_records: Records
+) -> None:
     result = build_recipe(moving_dataset, flow_recipe())
     assert (result.written, result.reasons) == (12, {"not_in_source": 2})
     assert result.warnings == []
-    flow, frames = (records(moving_dataset / name) for name in ("flow", "frames"))
+    flow, frames = (stored_records(moving_dataset / name) for name in ("flow", "frames"))
     assert list(flow) == list(frames)
     for clip_id in flow:
         record, source = parse(flow[clip_id]), parse(frames[clip_id])
@@ -83,10 +77,12 @@ def test_records(moving_dataset: Path, build_recipe: BuildRecipe) -> None:
         assert np.linalg.norm(inside.mean((0, 1)) - expected) < 0.3
 
 
-def test_tensorflow_reads_what_dmvr_would(moving_dataset: Path, build_recipe: BuildRecipe, tf: Any) -> None:
-    """DMVR takes the first two channels, as floats of -1 .. 1: pixels / 20."""
+def test_tensorflow_reads_flow_as_dmvr_does(
+    moving_dataset: Path, build_recipe: BuildRecipe, stored_records: Records, tf: Any
+) -> None:
+    """DMVR reads the first two channels as floats in -1 .. 1: pixels / 20."""
     build_recipe(moving_dataset, flow_recipe())
-    flow, frames = (records(moving_dataset / name) for name in ("flow", "frames"))
+    flow, frames = (stored_records(moving_dataset / name) for name in ("flow", "frames"))
     for clip_id in ("left/1.mp4", "right/2.mp4"):
         joined = frames[clip_id] + flow[clip_id]
         context, lists = tf.io.parse_single_sequence_example(
@@ -108,28 +104,28 @@ def test_tensorflow_reads_what_dmvr_would(moving_dataset: Path, build_recipe: Bu
         jpegs = lists[keys.IMAGE_ENCODED].numpy()
         assert len(lists[keys.FLOW_ENCODED]) == len(lists[keys.FLOW_TIMESTAMP]) == len(jpegs)
 
-        def read(jpegs: Any, **how: str) -> NDArray[np.float32]:
-            images = tf.stack([tf.io.decode_jpeg(jpeg, channels=3, **how) for jpeg in jpegs])
+        def read(jpegs: Any, **options: str) -> NDArray[np.float32]:
+            images = tf.stack([tf.io.decode_jpeg(jpeg, channels=3, **options) for jpeg in jpegs])
             floats = tf.image.convert_image_dtype(images, tf.float32)
             return cast("NDArray[np.float32]", ((floats[..., :2] - 0.5) * 2).numpy())
 
-        # decoded with care, TensorFlow's is ours to the byte
-        careful = read(lists[keys.FLOW_ENCODED], dct_method="INTEGER_ACCURATE")
-        np.testing.assert_allclose(np.stack(flows_of(parse(joined))) / 20, careful, atol=1e-6)
+        # with the accurate DCT, TensorFlow decodes the same bytes as OpenCV
+        accurate = read(lists[keys.FLOW_ENCODED], dct_method="INTEGER_ACCURATE")
+        np.testing.assert_allclose(np.stack(flows_of(parse(joined))) / 20, accurate, atol=1e-6)
         pictures = [grey(jpeg) for jpeg in jpegs]
         with reproducible():
             expected = np.stack(list(forward_flow(pictures, settings_of("dis_medium")))) / 20
         guide = functions_of_the_guide()["flow_in_pixels"]
         by_guide = [guide(jpeg, context[keys.FLOW_SATURATION]) for jpeg in lists[keys.FLOW_ENCODED]]
         np.testing.assert_allclose(np.stack(flows_of(parse(joined))), by_guide, atol=2e-5)
-        # and by default, as DMVR does it, the flow to within a step and a half of the eight bits on average
+        # with the default DCT, as in DMVR, the mean error is below one and a half steps of the eight bits
         difference = np.abs(read(lists[keys.FLOW_ENCODED])[:-1] - expected)
         assert difference.mean() < 1.5 * 2 / 255
         assert np.quantile(difference, 0.99) < 4 * 2 / 255
         assert float(context[keys.FLOW_SATURATION]) == 20
 
 
-def test_figures(moving_dataset: Path, build_recipe: BuildRecipe) -> None:
+def test_figures_are_means_over_all_steps(moving_dataset: Path, build_recipe: BuildRecipe) -> None:
     result = build_recipe(moving_dataset, flow_recipe(saturation=1.5))
     column = Column(str(moving_dataset), "flow")
     rows = column.index().to_pylist()
@@ -157,10 +153,11 @@ def test_flow_in_another_size(
     moved: float,
     moving_dataset: Path,
     build_recipe: BuildRecipe,
+    stored_records: Records,
 ) -> None:
-    """In pixels of that size: the pattern moves by two of 96 in width."""
+    """Flow is in pixels of the stored size: the pattern moves by 2 of 96 columns per frame."""
     build_recipe(moving_dataset, flow_recipe(method="farneback", **options))
-    record = parse(records(moving_dataset / "flow")["right/1.mp4"])
+    record = parse(stored_records(moving_dataset / "flow")["right/1.mp4"])
     assert (record.context[keys.FLOW_WIDTH][0], record.context[keys.FLOW_HEIGHT][0]) == size
     (flow, *_) = flows_of(record)
     assert flow.shape == (*size[::-1], 2)
@@ -203,10 +200,10 @@ CLIPS = [
 @pytest.mark.real
 @pytest.mark.skipif(not REAL.exists(), reason="the real clips are not beside the repository")
 @pytest.mark.parametrize("clip", CLIPS, ids=lambda clip: Path(clip).parts[1])
-def test_stored_frames_do_for_flow(clip: str) -> None:
-    """Flow of our JPEG frames is that of the video's frames, decoded and scaled by ffmpeg alone.
+def test_flow_of_stored_frames_is_that_of_the_video(clip: str) -> None:
+    """Flow of our JPEG frames equals flow of the frames that ffmpeg alone decodes and scales, to within 0.1 pixels.
 
-    Three calm clips. docs/columns/flow.md has all, also those on which it does not hold, and why.
+    Three calm clips. docs/columns/flow.md has the results of all clips and explains where this does not hold.
     """
     path = str(REAL / clip)
     row = Clip(clip_id="a", video="a", media_id="a", split="train", **asdict(probe(path)))
@@ -223,7 +220,7 @@ def test_stored_frames_do_for_flow(clip: str) -> None:
     with reproducible():
         for start in range(0, len(lossless) - 1, 5):
             stored = [grey(jpeg) for jpeg in frames.jpegs[start : start + 2]]
-            (ours,) = forward_flow(stored, settings_of("dis_medium"))
+            (actual,) = forward_flow(stored, settings_of("dis_medium"))
             (expected,) = forward_flow(lossless[start : start + 2], settings_of("dis_medium"))
-            distances.append(np.linalg.norm(ours - expected, axis=-1).mean())
+            distances.append(np.linalg.norm(actual - expected, axis=-1).mean())
     assert np.mean(distances) < 0.1

@@ -1,4 +1,4 @@
-"""The motion column of a small dataset: what is stored, against the frames column and TensorFlow's parser."""
+"""The motion column of a small dataset, compared with the frames column and read by TensorFlow's own parser."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,30 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reelmill.datasets.column import Column, Shard
+from reelmill.datasets.column import Column
 from reelmill.datasets.manifest import Clip
 from reelmill.datasets.records import keys
 from reelmill.datasets.records.feature_arrays import from_features
-from reelmill.datasets.records.sequence_example import Parsed, parse
-from reelmill.datasets.records.tfrecord import read_record_at
-from reelmill.datasets.storage import open_read
+from reelmill.datasets.records.sequence_example import parse
 from reelmill.datasets.verify import verify_dataset
 from reelmill.features.motion.recipe import MotionOptions, MotionRecipe
 from reelmill.features.recipe import ClipError, Request
 
-
-def raw_records(dataset: Path, name: str) -> dict[str, bytes]:
-    column = Column(str(dataset), name)
-    found = {}
-    for row in column.index().to_pylist():
-        shard = Shard(row["split"], row["shard"], column.description.shards[row["split"]])
-        with open_read(column.shard_path(shard)) as file:
-            found[row["clip_id"]] = read_record_at(file, row["offset"], size=row["size"])
-    return found
-
-
-def records(dataset: Path, name: str) -> dict[str, Parsed]:
-    return {clip_id: parse(record) for clip_id, record in raw_records(dataset, name).items()}
+Records = Callable[[Path], dict[str, bytes]]
 
 
 @pytest.fixture
@@ -44,7 +30,9 @@ def build_motion(
     return build
 
 
-def test_what_is_stored(moving_dataset: Path, build_motion: Callable[..., Any], tf: Any) -> None:
+def test_vectors_are_the_known_motion_at_the_times_of_the_frames(
+    moving_dataset: Path, build_motion: Callable[..., Any], stored_records: Records, tf: Any
+) -> None:
     result = build_motion()
     assert (result.written, result.quarantined) == (11, 3)
     ledger = Column(str(moving_dataset), "motion").ledger().to_pylist()
@@ -54,17 +42,17 @@ def test_what_is_stored(moving_dataset: Path, build_motion: Callable[..., Any], 
         "right/empty.mp4": "empty",
         "right/4.mov": "no_motion_vectors",
     }
-    frames = records(moving_dataset, "frames")
-    for clip_id, record in raw_records(moving_dataset, "motion").items():
+    frames = stored_records(moving_dataset / "frames")
+    for clip_id, record in stored_records(moving_dataset / "motion").items():
         parsed = parse(record)
         motion = from_features(parsed, prefix="MOTION")
-        stamps = frames[clip_id].feature_lists[keys.IMAGE_TIMESTAMP]
+        stamps = parse(frames[clip_id]).feature_lists[keys.IMAGE_TIMESTAMP]
         assert list(motion.timestamps_us) == [time for (time,) in stamps]
         assert motion.values.shape == (len(stamps), 4, 6, 2)
         assert motion.rate == 25
         assert parsed.context["MOTION/feature/height"] == [64]
         assert parsed.context["MOTION/feature/width"] == [96]
-        # 2 pixels a frame, and B frames among them
+        # 2 pixels per frame, also in videos with B frames
         expected = -2 if clip_id.startswith("left") else 2
         assert np.median(motion.values[1:, 1:-1, 1:-1, 0]) == pytest.approx(expected, abs=0.25)
         assert np.median(motion.values[1:, 1:-1, 1:-1, 1]) == pytest.approx(0, abs=0.25)
@@ -83,19 +71,23 @@ def test_what_is_stored(moving_dataset: Path, build_motion: Callable[..., Any], 
     assert 0.5 < Column(str(moving_dataset), "motion").description.figures["covered"] <= 1
 
 
-def test_half_precision_and_larger_cells(moving_dataset: Path, build_motion: Callable[..., Any]) -> None:
+def test_half_precision_and_larger_cells(
+    moving_dataset: Path, build_motion: Callable[..., Any], stored_records: Records
+) -> None:
     build_motion()
     build_motion("coarse", cell=32, dtype="float16")
-    fine, coarse = records(moving_dataset, "motion"), records(moving_dataset, "coarse")
+    fine, coarse = (stored_records(moving_dataset / name) for name in ("motion", "coarse"))
     for clip_id, record in coarse.items():
-        values = from_features(record, prefix="MOTION").values
+        values = from_features(parse(record), prefix="MOTION").values
         assert values.dtype == np.float16
         assert values.shape[1:] == (2, 3, 2)
-        whole = from_features(fine[clip_id], prefix="MOTION").values
+        whole = from_features(parse(fine[clip_id]), prefix="MOTION").values
         assert np.abs(np.median(values[1:, ..., 0]) - np.median(whole[1:, ..., 0])) < 0.3
 
 
-def test_the_dataset_stays_sound(moving_dataset: Path, build_motion: Callable[..., Any]) -> None:
+def test_the_dataset_verifies_and_a_second_build_gives_the_same_bytes(
+    moving_dataset: Path, build_motion: Callable[..., Any]
+) -> None:
     build_motion()
     assert verify_dataset(str(moving_dataset)).problems == []
     before = {p.name: p.read_bytes() for p in (moving_dataset / "motion").iterdir()}
@@ -108,17 +100,17 @@ def test_the_dataset_stays_sound(moving_dataset: Path, build_motion: Callable[..
     assert all(again[name] == before[name] for name in shards)
 
 
-def test_key_frames_everywhere_are_remarked_upon(moving_collection: Path) -> None:
+def test_a_column_with_few_vectors_gives_a_warning(moving_collection: Path) -> None:
     recipe = MotionRecipe(options=MotionOptions(), raw=str(moving_collection))
     assert recipe.remarks({"covered": 0.9}) == []
-    (remark,) = recipe.remarks({"covered": 0.1})
-    assert "only 10%" in remark
+    (warning,) = recipe.remarks({"covered": 0.1})
+    assert "only 10%" in warning
     assert recipe.reads == ()
     assert recipe.follows == "frames"
     assert set(recipe.made_by()) == {"av", "libavcodec", "libavformat"}
 
 
-def test_a_file_that_is_gone(moving_collection: Path, probed_clip: Callable[..., Clip]) -> None:
+def test_a_missing_video(moving_collection: Path, probed_clip: Callable[..., Clip]) -> None:
     recipe = MotionRecipe(options=MotionOptions(), raw=str(moving_collection))
     clip = probed_clip(moving_collection / "left" / "0.mp4", video="left/gone.mp4")
     maker = recipe.maker()
