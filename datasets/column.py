@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reelmill.datasets import storage
-from reelmill.datasets.errors import DatasetError
+from reelmill.datasets.errors import DatasetError, one_line
 from reelmill.datasets.manifest import HASH_SPACE
 
 SCHEMA_VERSION = 1
@@ -212,4 +212,4 @@ def _read_table(path: str, schema: pa.Schema) -> pa.Table:
     except FileNotFoundError:
         raise DatasetError(f"{path} is missing") from None
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise DatasetError(f"{path} is not readable: {' '.join(str(error).split())}") from None
+        raise DatasetError(f"{path} is not readable: {one_line(error)}") from None

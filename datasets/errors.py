@@ -6,8 +6,18 @@
     │   └── CorruptRecordError         a record whose checksum or framing is wrong
     └── BuildError (RuntimeError)      a build ended without its result: exit status 1
 
-Every message is one line that names the value at fault and what would be valid.
+Every message is one line that names the value at fault and what would be valid. :func:`suggest` and
+:func:`one_line` help to write it.
 """
+
+import difflib
+import textwrap
+from collections.abc import Iterable
+
+_MAX_CHARS = 300
+"""Longest text that a message quotes from an exception of another library."""
+_MAX_LISTED, _MAX_LISTED_WITH_HINT = 50, 12
+"""Most valid names that a message lists, without and with a hint at similar ones."""
 
 
 class ReelmillError(Exception):
@@ -28,3 +38,39 @@ class CorruptRecordError(DatasetError):
 
 class BuildError(ReelmillError, RuntimeError):
     """A build could not finish, or finished with too many clips quarantined."""
+
+
+def suggest(name: str, valid: Iterable[str]) -> str:
+    """Return the end of a message about an unknown name: similar valid names, and all of them if they are few.
+
+    Args:
+        name: the unknown name; case does not matter.
+        valid: the valid names, of which there may be any number.
+
+    >>> suggest("Trian", ["train", "test"])
+    "; did you mean 'train'? valid: train, test"
+    >>> suggest("x", ["train", "test"]), suggest("x", []), suggest("x", map(str, range(1000)))
+    ('; valid: train, test', '; valid: none', '')
+    """
+    by_lower_case = {candidate.lower(): candidate for candidate in valid}
+    similar = difflib.get_close_matches(name.lower(), by_lower_case, n=3)
+    hint = (
+        f"; did you mean {' or '.join(repr(by_lower_case[match]) for match in similar)}?" if similar else ""
+    )
+    if len(by_lower_case) > (_MAX_LISTED_WITH_HINT if hint else _MAX_LISTED):
+        return hint
+    return f"{hint or ';'} valid: {', '.join(by_lower_case.values()) or 'none'}"
+
+
+def one_line(error: object) -> str:
+    r"""Return the text of an exception, or a text, on one line; shortened if it is not an error of Reelmill.
+
+    >>> one_line(ValueError("a\n  b")), one_line(KeyboardInterrupt())
+    ('a b', 'KeyboardInterrupt')
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, ReelmillError):
+        return text
+    return textwrap.shorten(text, _MAX_CHARS, placeholder=" ...")

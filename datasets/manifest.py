@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reelmill.datasets import storage
-from reelmill.datasets.errors import DatasetError
+from reelmill.datasets.errors import DatasetError, one_line
 
 FILE_NAME = "manifest.parquet"
 SCHEMA_VERSION = 1
@@ -190,9 +190,7 @@ class Manifest:
         try:
             parquet = pq.ParquetFile(self._file, page_checksum_verification=True)
         except (pa.ArrowException, OSError) as error:
-            raise DatasetError(
-                f"{self.path!r} is not a readable Parquet file: {' '.join(str(error).split())}"
-            ) from None
+            raise DatasetError(f"{self.path!r} is not a readable Parquet file: {one_line(error)}") from None
         schema = parquet.schema_arrow
         try:
             info = ManifestInfo(**json.loads((schema.metadata or {})[b"reelmill"]))
@@ -233,7 +231,7 @@ class Manifest:
             table.validate(full=True)
             return table
         except (pa.ArrowException, OSError) as error:
-            raise DatasetError(f"{self.path!r} is damaged: {' '.join(str(error).split())}") from None
+            raise DatasetError(f"{self.path!r} is damaged: {one_line(error)}") from None
 
     def clips(self, *, split: str | None = None, lowest: int = 0, below: int = HASH_SPACE) -> Iterator[Clip]:
         """Clips whose hash lies in [lowest, below), in order; reads only the row groups that hold them."""

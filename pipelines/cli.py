@@ -1,6 +1,5 @@
 """The command ``reelmill``: finds each subcommand's module only when it is run, and words its errors."""
 
-import difflib
 import importlib
 import os
 import sys
@@ -9,7 +8,7 @@ from typing import Any
 
 import click
 
-from reelmill.datasets.errors import ReelmillError, UsageError
+from reelmill.datasets.errors import ReelmillError, UsageError, one_line, suggest
 from reelmill.pipelines.commands.common import log_to_terminal
 
 COMMANDS = {
@@ -47,9 +46,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
         """Import one subcommand."""
         if cmd_name not in COMMANDS:
-            near = difflib.get_close_matches(cmd_name, COMMANDS, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
-            raise click.UsageError(f"no command {cmd_name!r}; {hint}", ctx)
+            raise click.UsageError(f"no command {cmd_name!r}{suggest(cmd_name, COMMANDS)}", ctx)
         if cmd_name in COLUMN_COMMANDS:
             from reelmill.pipelines.commands.column import column_command, named_command
 
@@ -101,14 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (ReelmillError, OSError) as error:
         if debug:
             raise
-        _end(_one_line(error), 2 if isinstance(error, UsageError) else 1)
-
-
-def _one_line(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        where = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror}{where}"
-    return " ".join(str(error).split()) or type(error).__name__
+        _end(one_line(error), 2 if isinstance(error, UsageError) else 1)
 
 
 def _end(message: str, status: int) -> None:

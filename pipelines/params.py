@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from reelmill.datasets.errors import UsageError
+from reelmill.datasets.errors import UsageError, one_line
 
 SECTIONS = (
     *("scan", "frames", "flow", "motion", "audio", "features", "columns"),
@@ -47,7 +47,7 @@ def read_params(path: str) -> dict[str, Any]:
             f"there is no {path!r} here: run `reelmill init DIR` for a new project, or name one with --params"
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
-        raise UsageError(f"{path!r} is not valid YAML: {' '.join(str(error).split())}") from None
+        raise UsageError(f"{path!r} is not valid YAML: {one_line(error)}") from None
     if not isinstance(content, dict):
         raise UsageError(f"{path!r} must hold keys such as {', '.join(TOP_LEVEL)}")
     for key in content:

@@ -1,14 +1,13 @@
 """From a collection's name in params.yaml to its adapter."""
 
-import difflib
 import inspect
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from reelmill.datasets import plugins, storage
 from reelmill.datasets.collections.base import Collection
-from reelmill.datasets.errors import ReelmillError, UsageError
+from reelmill.datasets.errors import ReelmillError, UsageError, one_line, suggest
 
 BUILT_IN = {
     name: f"reelmill.datasets.collections.{name}:{cls}"
@@ -41,7 +40,7 @@ def open_collection(name: str, root: str, options: Mapping[str, Any] | None = No
         elif takes_any:
             values[key] = value
         else:
-            raise UsageError(f"collection {name!r} has no option {key!r} ({value!r}){_instead(key, known)}")
+            raise UsageError(f"collection {name!r} has no option {key!r} ({value!r}){suggest(key, known)}")
     for key, parameter in known.items():
         if parameter.default is parameter.empty and key not in values:
             raise UsageError(f"collection {name!r} needs its option {key!r}")
@@ -51,7 +50,7 @@ def open_collection(name: str, root: str, options: Mapping[str, Any] | None = No
     except ReelmillError as error:
         raise UsageError(f"collection {name!r}: {error}") from error
     except ValueError as error:  # the way a user's own adapter refuses a value
-        raise UsageError(f"collection {name!r}: {' '.join(str(error).split())}") from error
+        raise UsageError(f"collection {name!r}: {one_line(error)}") from error
     missing = [member for member in ("name", "labels", "entries") if not hasattr(collection, member)]
     if missing:
         raise UsageError(f"collection {name!r} is no adapter: it lacks {', '.join(missing)}")
@@ -62,7 +61,7 @@ def open_collection(name: str, root: str, options: Mapping[str, Any] | None = No
 def _load(name: str) -> Any:
     if name not in BUILT_IN and ":" not in name:
         raise UsageError(
-            f"unknown collection {name!r}{_instead(name, BUILT_IN)}, or package.module:Class for one of your own"
+            f"unknown collection {name!r}{suggest(name, BUILT_IN)}, or package.module:Class for one of your own"
         )
     place = BUILT_IN.get(name, name)
     module, adapter = plugins.find(place, subject=f"collection {name!r}")
@@ -70,7 +69,7 @@ def _load(name: str) -> Any:
         class_name = place.partition(":")[2]
         classes = [key for key, value in vars(module).items() if inspect.isclass(value)]
         raise UsageError(
-            f"collection {name!r}: no class {class_name!r} in {module.__name__}{_instead(class_name, classes)}"
+            f"collection {name!r}: no class {class_name!r} in {module.__name__}{suggest(class_name, classes)}"
         )
     return adapter
 
@@ -93,10 +92,3 @@ def _check_root(root: str) -> None:
             f"the collection's root {root!r} is not a folder: name the folder that holds the videos"
         )
     raise UsageError(f"the collection's root {root!r} does not exist: name the folder that holds the videos")
-
-
-def _instead(wrong: str, valid: Iterable[str]) -> str:
-    names = list(valid)
-    close = difflib.get_close_matches(wrong, names, n=1)
-    suggestion = f"; did you mean {close[0]!r}?" if close else ";"
-    return f"{suggestion} valid: {', '.join(names) or 'none'}"

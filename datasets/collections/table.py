@@ -4,7 +4,6 @@ Columns: ``video`` (required), ``label``, ``split``, ``start`` and ``end`` in se
 ``media_id``. Further columns are left alone.
 """
 
-import difflib
 import os
 import posixpath
 import re
@@ -21,7 +20,7 @@ from reelmill.datasets.collections.base import LARGEST_US, SPLIT, Entry, safe_na
 from reelmill.datasets.collections.splits import check_fractions, hash_split
 from reelmill.datasets.collections.tabular_files import Row, read_rows
 from reelmill.datasets.collections.text_files import read_labels
-from reelmill.datasets.errors import DatasetError, UsageError
+from reelmill.datasets.errors import DatasetError, UsageError, suggest
 from reelmill.datasets.manifest import clip_hash
 
 COLUMNS = ("video", "label", "split", "start", "end", "clip_id", "media_id")
@@ -114,14 +113,12 @@ class Table:
             first[entry.clip_id] = row.place
 
     def _entries(self) -> Iterator[tuple[Row, Entry]]:
-        classes = set(self.labels()) if self.class_list is not None else None
+        classes = dict.fromkeys(self.labels()) if self.class_list is not None else None
         for row in self._rows():
             labels = self._row_labels(row)
             for label in labels:
                 if classes is not None and label not in classes:
-                    close = difflib.get_close_matches(label, classes, n=1)
-                    hint = f"; did you mean {close[0]!r}?" if close else ""
-                    raise row.wrong(f"label {label!r} is not in {self.class_list!r}{hint}")
+                    raise row.wrong(f"label {label!r} is not in {self.class_list!r}{suggest(label, classes)}")
             yield row, self._entry(row, labels)
 
     def _entry(self, row: Row, labels: tuple[str, ...]) -> Entry:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reelmill.datasets import storage
-from reelmill.datasets.errors import DatasetError, UsageError
+from reelmill.datasets.errors import DatasetError, UsageError, one_line
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 PARQUET = ".parquet"
@@ -100,9 +100,7 @@ def _parquet_rows(file: Any, path: str, columns: Sequence[str]) -> Iterator[Row]
             row = {key: cell for key, cell in cells.items() if cell not in (None, "") and cell == cell}  # noqa: PLR0124
             yield Row(path, f"row {number}", row)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise DatasetError(
-            f"{path!r} is not a readable Parquet file: {' '.join(str(error).split())}"
-        ) from None
+        raise DatasetError(f"{path!r} is not a readable Parquet file: {one_line(error)}") from None
 
 
 def _check_columns(path: str, found: list[str], columns: Sequence[str]) -> None:

@@ -3,16 +3,14 @@
 The names come from Keras's own list, read as text: a wrong one is found before any worker starts.
 """
 
-import difflib
 import functools
 import hashlib
 import importlib.util
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 from reelmill.datasets import storage
-from reelmill.datasets.errors import UsageError
+from reelmill.datasets.errors import UsageError, suggest
 from reelmill.features.identity import content_identity
 
 MODEL_SUFFIXES = (".keras", ".h5", ".hdf5")
@@ -62,26 +60,8 @@ def application(name: str) -> str:
     by_lower = {known.lower(): known for known in applications()}
     if name.lower() in by_lower:
         return by_lower[name.lower()]
-    near = [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=3)]
-    raise UsageError(
-        f"model = {name!r} is neither a network of keras.applications nor a file; "
-        + (f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(applications())}")
-    )
-
-
-def near_names(name: str, names: Iterable[str], *, shown: int = 8) -> str:
-    """What to say about a name that is not there: the nearest ones, or the last.
-
-    >>> near_names("fc3", ["block5_pool", "flatten", "fc1", "fc2"])
-    'did you mean fc2, fc1?'
-    >>> near_names("x", ["fc1", "fc2"])
-    'there are fc1, fc2'
-    """
-    known = list(dict.fromkeys(names))
-    near = difflib.get_close_matches(name, known, n=3)
-    if near:
-        return f"did you mean {', '.join(near)}?"
-    return ("the last are " if len(known) > shown else "there are ") + ", ".join(known[-shown:])
+    hint = suggest(name, applications())
+    raise UsageError(f"model = {name!r} is neither a network of keras.applications nor a file{hint}")
 
 
 def default_size(name: str) -> int:

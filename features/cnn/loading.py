@@ -20,8 +20,8 @@ from typing import Any, Literal
 import numpy as np
 
 from reelmill.datasets import storage
-from reelmill.datasets.errors import UsageError
-from reelmill.features.cnn.applications import is_path, near_names
+from reelmill.datasets.errors import UsageError, one_line, suggest
+from reelmill.features.cnn.applications import is_path
 from reelmill.features.cnn.pca import Pca
 
 Pool = Literal["avg", "max"]
@@ -108,9 +108,8 @@ def _with_layer(keras: Any, build: Callable[..., Any], spec: NetworkSpec) -> tup
                 problem = error
                 continue
         return model, model.output if spec.layer is None else model.get_layer(spec.layer).output
-    raise problem or UsageError(
-        f"layer = {spec.layer!r} is not in {spec.model}; {near_names(spec.layer or '', names)}"
-    )
+    hint = suggest(spec.layer or "", names) or f"; the last are {', '.join(names[-8:])}"
+    raise problem or UsageError(f"layer = {spec.layer!r} is not in {spec.model}{hint}")
 
 
 def _built(
@@ -126,7 +125,7 @@ def _built(
                 weights=weights, include_top=top, input_shape=spec.input_shape, **pooling, **spec.arguments
             )
     except (ValueError, TypeError) as error:
-        raise UsageError(f"model = {spec.model!r} cannot be built: {first_line(error)}") from None
+        raise UsageError(f"model = {spec.model!r} cannot be built: {one_line(error)}") from None
 
 
 @contextlib.contextmanager
@@ -156,7 +155,7 @@ def _read_weights(model: Any, spec: NetworkSpec) -> None:
         with storage.local_file(spec.weights) as path, _whole():
             model.load_weights(path)
     except (*_UNLOADABLE, UserWarning) as error:
-        raise UsageError(f"weights = {spec.weights!r} do not fit {spec.model}: {first_line(error)}") from None
+        raise UsageError(f"weights = {spec.weights!r} do not fit {spec.model}: {one_line(error)}") from None
 
 
 class _downloading:  # noqa: N801 - reads as a function
@@ -177,7 +176,7 @@ class _downloading:  # noqa: N801 - reads as a function
         # Keras raises a bare Exception when a download fails
         if error is not None and (kind is Exception or isinstance(error, OSError)):
             raise UsageError(
-                f"weights = 'imagenet' of {self._model} cannot be downloaded ({first_line(error)}): "
+                f"weights = 'imagenet' of {self._model} cannot be downloaded ({one_line(error)}): "
                 "name a weights file, or take 'random'"
             ) from None
 
@@ -188,7 +187,7 @@ def _keras_file(keras: Any, spec: NetworkSpec) -> tuple[Run, tuple[int, ...]]:
         with storage.local_file(spec.model) as path, _whole():
             model = keras.saving.load_model(path, compile=False)
     except (*_UNLOADABLE, UserWarning) as error:
-        raise UsageError(f"model = {spec.model!r} cannot be loaded: {first_line(error)}") from None
+        raise UsageError(f"model = {spec.model!r} cannot be loaded: {one_line(error)}") from None
     if spec.weights is not None:
         _read_weights(model, spec)
     if len(model.inputs) != 1:
@@ -197,13 +196,12 @@ def _keras_file(keras: Any, spec: NetworkSpec) -> tuple[Run, tuple[int, ...]]:
     if spec.layer is not None:
         names = [layer.name for layer in model.layers]
         if spec.layer not in names:
-            raise UsageError(
-                f"layer = {spec.layer!r} is not in {spec.model!r}; {near_names(spec.layer, names)}"
-            )
+            hint = suggest(spec.layer, names) or f"; the last are {', '.join(names[-8:])}"
+            raise UsageError(f"layer = {spec.layer!r} is not in {spec.model!r}{hint}")
         try:
             output = model.get_layer(spec.layer).output
         except (AttributeError, ValueError) as error:
-            raise UsageError(f"layer = {spec.layer!r} has no one output: {first_line(error)}") from None
+            raise UsageError(f"layer = {spec.layer!r} has no one output: {one_line(error)}") from None
     network = keras.Model(model.inputs, output)
     shape = _known_shape(spec, tuple(model.inputs[0].shape[1:]))
     return lambda batch: network(batch, training=False), shape
@@ -214,11 +212,11 @@ def _saved_model(tf: Any, spec: NetworkSpec) -> tuple[Run, tuple[int, ...]]:
     try:
         loaded = tf.saved_model.load(spec.model)
     except (*_UNLOADABLE, tf.errors.OpError) as error:
-        raise UsageError(f"model = {spec.model!r} cannot be loaded: {first_line(error)}") from None
+        raise UsageError(f"model = {spec.model!r} cannot be loaded: {one_line(error)}") from None
     signatures = dict(loaded.signatures)
     if spec.endpoint not in signatures:
         raise UsageError(
-            f"endpoint = {spec.endpoint!r} is not in {spec.model!r}; {near_names(spec.endpoint, signatures)}"
+            f"endpoint = {spec.endpoint!r} is not in {spec.model!r}{suggest(spec.endpoint, signatures)}"
         )
     signature = signatures[spec.endpoint]
     inputs = signature.structured_input_signature[1]
@@ -228,9 +226,7 @@ def _saved_model(tf: Any, spec: NetworkSpec) -> tuple[Run, tuple[int, ...]]:
     ((name, wanted),) = inputs.items()
     layer = spec.layer or (next(iter(outputs)) if len(outputs) == 1 else "")
     if layer not in outputs:
-        raise UsageError(
-            f"layer = {spec.layer!r} is no output of {spec.model!r}; {near_names(layer, outputs)}"
-        )
+        raise UsageError(f"layer = {spec.layer!r} is no output of {spec.model!r}{suggest(layer, outputs)}")
 
     def run(batch: Any, _kept: Any = loaded) -> Any:  # a signature does not keep its variables alive
         return signature(**{name: tf.cast(batch, wanted.dtype)})[layer]
@@ -257,9 +253,3 @@ def _known_shape(spec: NetworkSpec, own: tuple[int | None, ...]) -> tuple[int, .
                 "change `size`, `input` or `length`"
             )
     return tuple(int(value) for value in merged if value is not None)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, no longer than a message should be."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:300]

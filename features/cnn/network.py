@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reelmill.datasets.errors import UsageError
+from reelmill.datasets.errors import UsageError, one_line
 from reelmill.features.cnn.applications import is_path
-from reelmill.features.cnn.loading import NetworkSpec, Run, first_line, load_model
+from reelmill.features.cnn.loading import NetworkSpec, Run, load_model
 
 _SCALES = {None: (1.0, 0.0), "0..255": (1.0, 0.0), "0..1": (1 / 255, 0.0), "-1..1": (1 / 127.5, -1.0)}
 """Factor and offset that bring uint8 to a range."""
@@ -41,7 +41,7 @@ class Network:
         try:
             shape = self.features(self.buffer()).shape
         except (ValueError, TypeError, tf.errors.OpError) as error:
-            raise UsageError(f"model = {spec.model!r} cannot be run: {first_line(error)}") from None
+            raise UsageError(f"model = {spec.model!r} cannot be run: {one_line(error)}") from None
         if shape[0] != spec.batch_size:
             raise UsageError(f"model = {spec.model!r} makes {shape[0]} outputs of {spec.batch_size} inputs")
         self.output_shape = shape[1:]

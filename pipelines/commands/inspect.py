@@ -1,6 +1,5 @@
 """``reelmill inspect``."""
 
-import difflib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from rich.table import Table
 
 from reelmill.datasets import storage
 from reelmill.datasets.column import Column, column_names
-from reelmill.datasets.errors import UsageError
+from reelmill.datasets.errors import UsageError, suggest
 from reelmill.datasets.manifest import FILE_NAME, Clip, Manifest, clip_hash
 from reelmill.datasets.records import keys
 from reelmill.datasets.records.sequence_example import parse
@@ -102,9 +101,7 @@ def _find(manifest: Manifest, clip_id: str) -> Clip:
         if clip.clip_id == clip_id:
             return clip
     names = (name for table in manifest.tables(["clip_id"]) for name in table["clip_id"].to_pylist())
-    near = difflib.get_close_matches(clip_id, names, n=3)
-    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-    raise UsageError(f"no clip {clip_id!r} in {manifest.path}{hint}")
+    raise UsageError(f"no clip {clip_id!r} in {manifest.path}{suggest(clip_id, names)}")
 
 
 def _show_clip(dataset: str, clip: Clip, save: str | None) -> None:

@@ -1,7 +1,6 @@
 """Running a Beam graph: local worker processes by default, any other runner through Beam's options, readable errors."""
 
 import contextlib
-import difflib
 import io
 import logging
 import os
@@ -15,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from reelmill.datasets.errors import BuildError, ReelmillError, UsageError
+from reelmill.datasets.errors import BuildError, ReelmillError, UsageError, suggest
 
 WORKER_MODULE = "reelmill.pipelines.execution.worker"
 
@@ -90,10 +89,7 @@ def _parse_options(beam_options: Sequence[str], names: set[str]) -> Any:
             raise UsageError(f"Beam: {stderr.getvalue().strip().splitlines()[-1]}") from None
     for name in sorted(names):
         if name.removeprefix("no_") not in valid_names:
-            near = difflib.get_close_matches(name, valid_names, n=1)
-            raise UsageError(
-                f"Beam has no option {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-            )
+            raise UsageError(f"Beam has no option {name!r}{suggest(name, valid_names)}")
     return options
 
 

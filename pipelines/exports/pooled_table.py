@@ -21,7 +21,7 @@ from pydantic import Field
 
 from reelmill.datasets import storage
 from reelmill.datasets.column import INDEX, Column, column_names
-from reelmill.datasets.errors import CorruptRecordError, DatasetError, UsageError
+from reelmill.datasets.errors import CorruptRecordError, DatasetError, UsageError, one_line
 from reelmill.datasets.records import keys
 from reelmill.datasets.records.feature_arrays import from_features
 from reelmill.datasets.records.sequence_example import Parsed, parse
@@ -173,7 +173,7 @@ def _index_rows(column: Column) -> Iterator[dict[str, Any]]:
     except FileNotFoundError:
         raise DatasetError(f"{path} is missing") from None
     except (pa.ArrowException, OSError) as error:
-        raise DatasetError(f"{path} is not readable: {' '.join(str(error).split())}") from None
+        raise DatasetError(f"{path} is not readable: {one_line(error)}") from None
 
 
 def prefixes_of(record: Parsed) -> list[str]:

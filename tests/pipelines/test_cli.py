@@ -88,7 +88,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "said"),
     [
         (["framse"], "no command 'framse'; did you mean 'frames'?"),
-        (["zzzzzz"], "no command 'zzzzzz'; there are demo, init, scan"),
+        (["zzzzzz"], "no command 'zzzzzz'; valid: demo, init, scan"),
         (["frames", "--shortside", "5"], "--shortside"),
         (["frames", "--short-side"], "requires an argument"),
         (["verify"], "Missing argument 'DATASET'"),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from reelmill.datasets import storage
 from reelmill.datasets.column import Column, Shard, column_names
-from reelmill.datasets.errors import DatasetError, UsageError
+from reelmill.datasets.errors import DatasetError, UsageError, one_line
 from reelmill.datasets.manifest import Manifest
 from reelmill.datasets.records.sequence_example import Parsed, parse
 from reelmill.datasets.records.tfrecord import read_record_at
@@ -207,10 +207,10 @@ def reading() -> Iterator[None]:
     try:
         yield
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
-        said = _one_line(error)
-        if FORGOTTEN in said:
-            said = "the tf.data service lost a worker or was started anew: see that all of it runs, and start again"
-        raise DatasetError(f"reading the dataset failed: {said}") from error
+        message = _message(error)
+        if FORGOTTEN in message:
+            message = "the tf.data service lost a worker or was started anew: see that all of it runs, and start again"
+        raise DatasetError(f"reading the dataset failed: {message}") from error
 
 
 _WRAPPING = re.compile(
@@ -218,7 +218,7 @@ _WRAPPING = re.compile(
 )
 
 
-def _one_line(error: Any) -> str:
-    """What TensorFlow says, without where in its graph it was said; Keras puts a traceback before."""
-    said = str(error.message).split("\n\t [[")[0].rpartition("\n\n")[2]
-    return " ".join(_WRAPPING.sub("", said).split())
+def _message(error: Any) -> str:
+    """Return the text of TensorFlow's error without the place in its graph, and without Keras' traceback."""
+    message = str(error.message).split("\n\t [[")[0].rpartition("\n\n")[2]
+    return one_line(_WRAPPING.sub("", message))

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from reelmill.datasets import plugins
-from reelmill.datasets.errors import UsageError
+from reelmill.datasets.errors import UsageError, one_line
 
 MODELS = {
     "frame_cnn": "reelmill.train.models.frame_cnn:build",
@@ -86,7 +86,7 @@ def build(
         chosen = checked(builder, arguments or {})
         return builder(inputs, classes, "softmax" if labels == "single" else "sigmoid", **chosen)
     except ValueError as error:  # ours, and what Keras says of sizes that do not fit
-        raise UsageError(f"model {name!r}: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"model {name!r}: {one_line(error)}") from error
 
 
 def find(name: str) -> Builder:

@@ -1,6 +1,5 @@
 """Networks of keras.applications as the first part of a model: their input as they were trained, their weights."""
 
-import difflib
 import importlib
 import warnings
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import keras
 
 from reelmill.datasets import storage
-from reelmill.datasets.errors import UsageError
+from reelmill.datasets.errors import UsageError, one_line, suggest
 
 
 def backbone_features(
@@ -59,9 +58,8 @@ def _application(name: str) -> str:
     }
     if name.lower() in known:
         return known[name.lower()]
-    near = [known[match] for match in difflib.get_close_matches(name.lower(), known, n=3)]
-    hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(sorted(known.values()))}"
-    raise UsageError(f"backbone {name!r} is no network of keras.applications; {hint}")
+    hint = suggest(name, sorted(known.values()))
+    raise UsageError(f"backbone {name!r} is no network of keras.applications{hint}")
 
 
 def _network(build: Any, *, shape: tuple[int, ...], weights: str, name: str) -> Any:
@@ -88,8 +86,7 @@ def _network(build: Any, *, shape: tuple[int, ...], weights: str, name: str) -> 
         with storage.local_file(weights) as path:
             network.load_weights(path)
     except (OSError, ValueError) as error:
-        why = str(error).splitlines()[0]
         raise UsageError(
-            f"weights {weights!r} do not fit {build.__name__} without its classifier: {why}"
+            f"weights {weights!r} do not fit {build.__name__} without its classifier: {one_line(error)}"
         ) from None
     return network

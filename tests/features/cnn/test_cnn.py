@@ -270,8 +270,8 @@ def test_default_sizes_are_those_of_keras(tf: Any, name: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"model": "VGG61"}, r"neither a network .* did you mean VGG19, VGG16\?"),
-        ({"model": "zzzz"}, r"there are ConvNeXtBase"),
+        ({"model": "VGG61"}, r"neither a network .* did you mean 'VGG19' or 'VGG16'\?"),
+        ({"model": "zzzz"}, r"valid: ConvNeXtBase"),
         ({"model": "models/none.keras"}, r"model = 'models/none.keras': there is no such file"),
         ({"weights": "none.weights.h5"}, r"weights = 'none.weights.h5': there is no such file"),
         ({"pca": "none.npz"}, r"pca = 'none.npz': there is no such file"),
@@ -457,13 +457,13 @@ def test_saved_models(small_model: Any, tmp_path: Path) -> None:
     ("name", "options", "message"),
     [
         ("own.keras", {}, "takes pictures of any size: give `size`"),
-        ("own.keras", {"size": 8, "layer": "mean"}, r"layer = 'mean' is not in .*; did you mean means\?"),
+        ("own.keras", {"size": 8, "layer": "mean"}, r"layer = 'mean' is not in .*; did you mean 'means'\?"),
         ("own.keras", {"size": 8, "input": "clips"}, "not of 4 axes: change `input`"),
         ("own.keras", {"size": 8, "input": "flow_stack"}, r"not \(8, 8, 20\): change `size`"),
         (
             "exported",
             {"size": 8, "endpoint": "serving"},
-            r"endpoint = 'serving' .* did you mean serve, serving_default\?",
+            r"endpoint = 'serving' .* did you mean 'serve' or 'serving_default'\?",
         ),
         ("exported", {"size": 8, "layer": "x"}, r"layer = 'x' is no output"),
         ("text.keras", {"size": 8}, r"model = '.*text.keras' cannot be loaded"),
@@ -490,7 +490,7 @@ def test_saved_models_that_do_not_fit(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layer": "conv_pw_3_rel"}, r"is not in MobileNet; did you mean conv_pw_3_relu"),
+        ({"layer": "conv_pw_3_rel"}, r"is not in MobileNet; did you mean 'conv_pw_3_relu'"),
         ({"arguments": {"alfa": 0.5}}, r"model = 'MobileNet' cannot be built: .*alfa"),
         ({"size": 20}, r"model = 'MobileNet' cannot be built: Input size must be at least 32"),
     ],

@@ -73,7 +73,7 @@ def test_fc2_of_vgg16_equals_a_direct_call_of_the_model(
 
 def test_errors_found_in_a_worker_are_one_line(moving_dataset: Path, build_recipe: BuildRecipe) -> None:
     options = CnnOptions(model="MobileNet", weights="random", size=32, layer="conv_pw_3_rel")
-    message = r"^layer = 'conv_pw_3_rel' is not in MobileNet; did you mean conv_pw_3_relu"
+    message = r"^layer = 'conv_pw_3_rel' is not in MobileNet; did you mean 'conv_pw_3_relu'"
     with pytest.raises(BuildError, match=message) as caught:
         build_recipe(
             moving_dataset,
@@ -91,7 +91,7 @@ def test_errors_found_in_a_worker_are_one_line(moving_dataset: Path, build_recip
 def test_wrong_options_of_a_network() -> None:
     params = {"features": {"rgb": {"model": "ResNet5"}, "wide": {"size": [320, 0]}, "odd": {"layers": "fc2"}}}
     for name, message in (
-        ("rgb", r"model = 'ResNet5' is neither .* did you mean ResNet50"),
+        ("rgb", r"model = 'ResNet5' is neither .* did you mean 'ResNet50'"),
         ("wide", r"features.wide.size"),
         ("odd", r"unknown key 'features.odd.layers'; valid keys: over, input, model, layer, pool, weights"),
     ):

@@ -484,5 +484,5 @@ def test_models_that_are_not_there(name: str, said: str) -> None:
 
 @pytest.mark.usefixtures("own")
 def test_what_a_builder_of_ones_own_says_is_one_line() -> None:
-    with pytest.raises(UsageError, match=r"^model 'own_models:needy': the size is wrong$"):
+    with pytest.raises(UsageError, match=r"^model 'own_models:needy': the size is wrong and here is why$"):
         models.build("own_models:needy", inputs={"v": VECTORS}, classes=2, arguments={"size": 3})
