@@ -1,7 +1,7 @@
-"""Is the main process's memory flat in the number of clips?
+"""Memory of a build's main process: it should not grow with the number of clips.
 
-Builds a column of one tiny record a clip from manifests of 1,000 and 100,000 rows, each in a process of its
-own, and prints the peak memory of that process, which plans, watches and gathers but never decodes.
+Builds a column with one tiny record per clip from manifests of 1,000 and 100,000 rows, each in a new process, and
+prints the peak memory of that process, which plans the build and collects the results but does not decode.
 
     python benchmarks/plan_memory.py [--rows 1000 100000]
 """
@@ -31,7 +31,8 @@ from reelmill.datasets.records.sequence_example import serialize
 from reelmill.features.recipe import ClipMaker, ColumnOptions, Payload, Recipe, Request
 from reelmill.pipelines.build.builder import build_column
 
-BUCKETS = 64
+HASH_RANGES = 64
+"""Number of tables in which a manifest is written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,45 +44,45 @@ class TinyRecipe(Recipe):
 
     @property
     def follows(self) -> None:
-        """It is the only column."""
+        """None: the number of shards is chosen for this column."""
         return
 
     def source(self, clip: Clip) -> Mapping[str, Any]:
-        """The clip's content."""
+        """Return the identity of the video."""
         return {"identity": clip.identity}
 
     def expected_bytes(self, clip: Clip) -> int:  # noqa: ARG002
-        """Claims what a clip of ten seconds takes."""
+        """Return the size of a clip of ten seconds, so that there are as many shards as with real videos."""
         return 4 << 20
 
     def maker(self) -> "TinyMaker":
-        """Makes the record."""
+        """Return the maker."""
         return TinyMaker()
 
 
 class TinyMaker(ClipMaker):
-    """Makes the same record for every clip."""
+    """Maker of the same record for every clip."""
 
     def payload(self, request: Request) -> Payload:  # noqa: ARG002
-        """One step."""
+        """Return a payload with one step."""
         return Payload(data=serialize({}, {"tiny/timestamp": [0]}), steps=1)
 
 
 def tables(rows: int) -> Iterator[pa.Table]:
-    """A manifest's rows, a range of hashes at a time."""
+    """Yield the rows of a manifest, one range of hashes at a time."""
     names = [f"class{n % 100:02d}/video{n:08d}.mp4" for n in range(rows)]
     hashes = [clip_hash(name) for name in names]
-    for bucket in range(BUCKETS):
-        lowest, below = HASH_SPACE * bucket // BUCKETS, HASH_SPACE * (bucket + 1) // BUCKETS
+    for number in range(HASH_RANGES):
+        first, end = HASH_SPACE * number // HASH_RANGES, HASH_SPACE * (number + 1) // HASH_RANGES
         yield to_table(
-            Clip(clip_id=name, video=name, media_id=name, split="train", identity=f"sha256:{place:064x}")
-            for name, place in zip(names, hashes, strict=True)
-            if lowest <= place < below
+            Clip(clip_id=name, video=name, media_id=name, split="train", identity=f"sha256:{value:064x}")
+            for name, value in zip(names, hashes, strict=True)
+            if first <= value < end
         )
 
 
 def measure(dataset: str, rows: int) -> None:
-    """Build one column and print the peak memory of this process and the seconds it took."""
+    """Build one column and print the peak memory of this process and the duration."""
     result = build_column(dataset, TinyRecipe(name="tiny", options=ColumnOptions()))
     assert result.written == rows
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,7 +1,7 @@
-"""Is scanning flat in memory, and how fast is it?
+"""Memory and speed of a scan: memory should not grow with the number of videos.
 
-Scans collections of 1,000 and 10,000 small videos, each in a process of its own, and prints the peak memory of
-that process and of its largest worker.
+Scans collections of 1,000 and 10,000 small videos, each in a new process, and prints the peak memory of that
+process and of its largest worker.
 
     python benchmarks/scan.py [--videos 1000 10000]
 """
@@ -22,31 +22,20 @@ CLASSES = 100
 
 
 def make_collection(folder: Path, videos: int) -> None:
-    """Names for one small video: hard links, so that making them takes no time."""
-    one = folder / "one.avi"
+    """Create a collection of hard links to one small video, which is faster than encoding many."""
+    video = folder / "video.avi"
     source = "testsrc2=size=96x64:rate=25:duration=0.4"
-    command = [
-        binary(),
-        "-nostdin",
-        "-loglevel",
-        "error",
-        "-f",
-        "lavfi",
-        "-i",
-        source,
-        "-c:v",
-        "mpeg4",
-        str(one),
-    ]
+    command = [binary(), "-nostdin", "-loglevel", "error"]
+    command += ["-f", "lavfi", "-i", source, "-c:v", "mpeg4", str(video)]
     subprocess.run(command, check=True)
     for number in range(videos):
         target = folder / "raw" / f"class{number % CLASSES:02d}" / f"video{number:06d}.avi"
         target.parent.mkdir(parents=True, exist_ok=True)
-        os.link(one, target)
+        os.link(video, target)
 
 
 def measure(folder: str, videos: int) -> None:
-    """Scan and print the peaks of this process and of its children."""
+    """Scan a collection and print the speed and the peak memory of this process and of its workers."""
     started = time.monotonic()
     result = scan(os.path.join(folder, "set"), ScanSection(raw=os.path.join(folder, "raw")))
     seconds = time.monotonic() - started
@@ -57,7 +46,7 @@ def measure(folder: str, videos: int) -> None:
     )
     print(
         f"{videos:>8,} videos  main process peak {main:5,.0f} MiB  largest worker {workers:5,.0f} MiB  "
-        f"{videos / seconds:6,.0f} videos/s with the start-up of the workers"
+        f"{videos / seconds:6,.0f} videos/s including the start-up of the workers"
     )
 
 
