@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from reelmill.datasets import plugins, storage
-from reelmill.datasets.errors import UsageError
+from reelmill.datasets.errors import UsageError, suggest
 from reelmill.features.recipe import Recipe
 from reelmill.pipelines.params import section
 
@@ -61,10 +61,8 @@ def column_recipe(
     else:
         entries = named_entries(params, within)
         if name not in entries:
-            available = ", ".join(entries) or "none"
-            raise UsageError(
-                f"params.yaml has no column {name!r} in its section {within}; there is {available}"
-            )
+            hint = suggest(name, entries)
+            raise UsageError(f"params.yaml has no column {name!r} in its section {within}{hint}")
         key, entry = f"{within}.{name}", dict(entries[name] or {})
         place = FEATURES_RECIPE if within == "features" else entry.pop("make", None)
         if not isinstance(place, str) or ":" not in place:

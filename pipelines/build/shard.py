@@ -86,18 +86,15 @@ def _unchanged_part(job: BuildJob, plan: ShardPlan, stored: Mapping[str, StoredC
     """Return a part that keeps the published shard; None if building it again would give other bytes or rows."""
     part = Part(plan.digest, 0, kept=True)
     for planned in plan.clips:
-        clip = stored.get(planned.clip.clip_id)
-        if clip is None or clip.ledger_row["split"] != plan.shard.split:
+        previous = stored.get(planned.clip.clip_id)
+        if previous is None or previous.ledger_row["split"] != plan.shard.split:
             return None
-        if planned.missing_source not in (None, clip.ledger_row["detail"]):
+        if planned.missing_source not in (None, previous.ledger_row["detail"]):
             return None
-        part.ledger.append(clip.ledger_row)
-        if clip.index_row is not None:
-            row = clip.index_row
-            position = (row["split"], row["shard"], row["row"], row["offset"])
-            if position != (plan.shard.split, plan.shard.number, len(part.index), part.file_bytes):
-                return None
-            if row["head_fingerprint"] != planned.head_fingerprint:
+        part.ledger.append(previous.ledger_row)
+        if previous.index_row is not None:
+            row = previous.index_row | _position(planned, plan.shard, part)
+            if row != previous.index_row:
                 return None
             part.index.append(row)
             part.file_bytes += row["size"] + FRAMING_BYTES
@@ -117,13 +114,13 @@ def _outcomes(
         if planned.missing_source is not None:
             yield ClipError("not_in_source", planned.missing_source)
             continue
-        clip = stored.get(planned.clip.clip_id)
-        outcome = clip.outcome() if clip else None
+        previous = stored.get(planned.clip.clip_id)
+        outcome = previous.outcome() if previous else None
         if outcome is not None:
             counters["clips_copied"] += 1
         else:
-            # Damage of a stored record shows only now, when `new` is already under way without this clip.
-            outcome = next(make([planned.clip]) if clip else new)
+            # That a stored record is damaged shows only now: `new` began without this clip.
+            outcome = next(make([planned.clip]) if previous else new)
             counters["clips_made"] += planned.clip.probe_error is None
             counters["steps_made"] += outcome.steps if isinstance(outcome, Payload) else 0
         yield outcome
@@ -145,22 +142,29 @@ def _write_shard(
                 continue
             part.index.append(
                 {
+                    **_position(planned, plan.shard, part),
                     "clip_id": planned.clip.clip_id,
-                    "split": plan.shard.split,
-                    "shard": plan.shard.number,
-                    "row": len(part.index),
-                    "offset": part.file_bytes,
                     "size": len(planned.head) + len(outcome.data),
                     "head_size": len(planned.head),
                     "steps": outcome.steps,
                     "fingerprint": planned.fingerprint,
-                    "head_fingerprint": planned.head_fingerprint,
                     **{name: float(outcome.figures[name]) for name in job.recipe.figures},
                 }
             )
             part.file_bytes += write_record(file, planned.head + outcome.data)
             on_progress(clips=1, frames=outcome.steps)
     return part
+
+
+def _position(planned: ClipPlan, shard: Shard, part: Part) -> dict[str, Any]:
+    """Return the fields of the next index row that depend on the shard, its earlier records and the head."""
+    return {
+        "split": shard.split,
+        "shard": shard.number,
+        "row": len(part.index),
+        "offset": part.file_bytes,
+        "head_fingerprint": planned.head_fingerprint,
+    }
 
 
 def _ledger_row(planned: ClipPlan, shard: Shard, outcome: Payload | ClipError) -> dict[str, Any]:

@@ -316,7 +316,7 @@ def test_a_source_column_from_another_manifest(
 @pytest.mark.parametrize(
     ("params", "name", "within", "message"),
     [
-        ({}, "grey", "columns", "no column 'grey' in its section columns; there is none"),
+        ({}, "grey", "columns", "no column 'grey' in its section columns; valid: none"),
         ({"columns": {"a": {}}}, "a", "columns", "columns.a.make = None: name a recipe as module:callable"),
         ({"columns": {"a": {"make": "x"}}}, "a", "columns", "columns.a.make = 'x'"),
         ({"columns": {"a": {"make": "no_such:X"}}}, "a", "columns", "cannot import 'no_such'"),
