@@ -26,7 +26,7 @@ from benchmarks.frames import make_videos
 from reelmill.datasets import storage
 from reelmill.datasets.column import Column
 from reelmill.datasets.records import keys
-from reelmill.datasets.records.feature_arrays import from_features
+from reelmill.datasets.records.feature_arrays import decode_features
 from reelmill.datasets.records.sequence_example import parse
 from reelmill.datasets.records.tfrecord import read_records
 from reelmill.features.cnn.network import load_network
@@ -160,7 +160,7 @@ def main() -> None:
         pictures = decoded(dataset, every=every, size=arguments.size)
         bare = BareLoop(recipe, pictures, workers=workers)
         stage(dataset, recipe, workers=workers)
-        stored = [from_features(parse(record), prefix="RGB").values for record in records(dataset, "rgb")]
+        stored = [decode_features(parse(record), prefix="RGB").values for record in records(dataset, "rgb")]
         scale = np.abs(bare.features).max()
         difference = np.abs(np.concatenate(stored) - bare.features).max() / scale
         assert difference < 1e-4, f"features differ by {difference:.1e} of the largest"

@@ -35,7 +35,7 @@ from reelmill.datasets import storage
 from reelmill.datasets.column import Column
 from reelmill.datasets.manifest import Clip
 from reelmill.datasets.records import keys
-from reelmill.datasets.records.sequence_example import Parsed, parse, serialize
+from reelmill.datasets.records.sequence_example import SequenceExample, parse, serialize
 from reelmill.datasets.records.tfrecord import read_records
 from reelmill.datasets.synthetic import Recording, wandering_clip, write_dataset
 from reelmill.features.flow.encoding import encode_flow
@@ -67,7 +67,7 @@ def make_dataset(path: str, *, clips: int, frames: int, shards: int) -> None:
     write_dataset(path, recordings, labels=["drift"], shards=shards)
 
 
-def records(dataset: str, column: str) -> Iterator[Parsed]:
+def records(dataset: str, column: str) -> Iterator[SequenceExample]:
     """The records of a column."""
     found = Column(dataset, column)
     for shard in found.description.shard_list():
@@ -76,7 +76,7 @@ def records(dataset: str, column: str) -> Iterator[Parsed]:
                 yield parse(data)
 
 
-def jpegs_of(record: Parsed, key: str) -> list[bytes]:
+def jpegs_of(record: SequenceExample, key: str) -> list[bytes]:
     """One JPEG for each step."""
     return [step[0] for step in record.feature_lists[key]]
 

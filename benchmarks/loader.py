@@ -35,7 +35,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from reelmill.datasets.records.feature_arrays import Vectors
+from reelmill.datasets.records.feature_arrays import ClipFeatures
 from reelmill.datasets.synthetic import (
     FRAME_US,
     Recording,
@@ -270,7 +270,7 @@ def add_columns(dataset: str, clips: int) -> None:
         write_column(dataset, name, {c: made[i % MADE] for i, c in enumerate(names)}, kind="flow", shards=4)
     values = np.random.default_rng(0).normal(size=(STEPS, 4096)).astype(np.float32)
     times = [FRAME_US * i for i in range(STEPS)]
-    features = features_payload(Vectors(values=values, timestamps_us=times, rate=25.0), prefix="RGB")
+    features = features_payload(ClipFeatures(values=values, timestamps_us=times, rate=25.0), prefix="RGB")
     write_column(dataset, "fc2", dict.fromkeys(names, features), kind="cnn", shards=4)
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,8 +15,6 @@ from reelmill.datasets.manifest import HASH_SPACE
 
 SCHEMA_VERSION = 1
 DESCRIPTION, INDEX, LEDGER = "column.json", "index.parquet", "ledger.parquet"
-
-Outcome = Literal["written", "quarantined"]
 
 REASONS: dict[str, str] = {
     "missing": "there is no file at the path that the collection names",
@@ -39,7 +37,7 @@ REASONS: dict[str, str] = {
 }
 """The closed set of reasons for a quarantined clip."""
 
-NATURAL_REASONS = frozenset({"not_in_source", "no_audio"})
+EXPECTED_REASONS = frozenset({"not_in_source", "no_audio"})
 """Reasons that are a fact about the collection, or were judged in an earlier build: ``max_quarantine`` leaves
 such clips out of account."""
 
@@ -101,18 +99,18 @@ class Shard:
         return f"{dataset}-{self.split}.tfrecord-{self.number:05d}-of-{self.count:05d}"
 
     @property
-    def lowest(self) -> int:
+    def hash_start(self) -> int:
         """First clip hash that belongs to the shard."""
         return -(-self.number * HASH_SPACE // self.count)
 
     @property
-    def below(self) -> int:
+    def hash_end(self) -> int:
         """First clip hash beyond the shard."""
         return -(-(self.number + 1) * HASH_SPACE // self.count)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Description:
+class ColumnDescription:
     """Content of ``column.json``."""
 
     dataset: str
@@ -169,7 +167,7 @@ class Column:
                 f"{self.folder} has column schema {found}, this Reelmill reads {SCHEMA_VERSION}: build it again"
             )
         try:
-            self.description = Description(**content)
+            self.description = ColumnDescription(**content)
         except TypeError as error:
             raise DatasetError(f"{self.folder}/{DESCRIPTION} does not describe a column: {error}") from None
 
@@ -199,7 +197,7 @@ class Column:
 
 def column_names(dataset: str) -> list[str]:
     """Names of the finished columns of a dataset."""
-    folders = [name for name in storage.names(dataset) if not name.startswith(".")]
+    folders = [name for name in storage.list_names(dataset) if not name.startswith(".")]
     return [name for name in folders if storage.exists(storage.join(dataset, name, DESCRIPTION))]
 
 

@@ -11,7 +11,7 @@ from reelmill.datasets.column import Column, column_names
 from reelmill.datasets.errors import UsageError
 from reelmill.datasets.manifest import FILE_NAME, Manifest
 
-USUAL_SPLITS = ("train", "val", "test")
+STANDARD_SPLITS = ("train", "val", "test")
 """Splits that come first, in this order; others follow sorted by name."""
 
 
@@ -43,7 +43,7 @@ class Dataset:
         with Manifest(storage.join(self.path, FILE_NAME)) as manifest:
             for table in manifest.tables(["split"]):
                 counts.update(table["split"].to_pylist())
-        usual = [split for split in USUAL_SPLITS if split in counts]
+        usual = [split for split in STANDARD_SPLITS if split in counts]
         return {split: counts[split] for split in [*usual, *sorted(set(counts) - set(usual))]}
 
     @property

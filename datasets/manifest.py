@@ -152,7 +152,7 @@ def write_tables(path: str, tables: Iterable[pa.Table], info: ManifestInfo) -> i
     last: tuple[int, str] = (-1, "")
     schema = SCHEMA.with_metadata(metadata)
     with (
-        storage.replacing(path) as file,
+        storage.open_atomic(path) as file,
         pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer,
     ):
         for table in tables:
@@ -233,15 +233,17 @@ class Manifest:
         except (pa.ArrowException, OSError) as error:
             raise DatasetError(f"{self.path!r} is damaged: {one_line(error)}") from None
 
-    def clips(self, *, split: str | None = None, lowest: int = 0, below: int = HASH_SPACE) -> Iterator[Clip]:
-        """Clips whose hash lies in [lowest, below), in order; reads only the row groups that hold them."""
+    def clips(
+        self, *, split: str | None = None, hash_start: int = 0, hash_end: int = HASH_SPACE
+    ) -> Iterator[Clip]:
+        """Clips whose hash lies in [hash_start, hash_end), in order; reads only the row groups that hold them."""
         for group in range(self._parquet.num_row_groups):
             statistics = self._parquet.metadata.row_group(group).column(0).statistics
             known = statistics is not None and statistics.has_min_max
-            if known and (statistics.max < lowest or statistics.min >= below):
+            if known and (statistics.max < hash_start or statistics.min >= hash_end):
                 continue
             for row in self._read(group).to_pylist():
-                if lowest <= row["hash"] < below and split in (None, row["split"]):
+                if hash_start <= row["hash"] < hash_end and split in (None, row["split"]):
                     yield clip_from_row(row)
 
 

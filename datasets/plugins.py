@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from reelmill.datasets.errors import UsageError
 
 
-def find(place: str, *, subject: str) -> tuple[ModuleType, Any]:
+def load_object(place: str, *, subject: str) -> tuple[ModuleType, Any]:
     """The module of ``module:name``, and what has that name in it, or None.
 
     Args:
@@ -33,7 +33,7 @@ def find(place: str, *, subject: str) -> tuple[ModuleType, Any]:
     return module, getattr(module, name, None)
 
 
-def checked(value: Any, annotation: Any, *, subject: str) -> Any:
+def validate_value(value: Any, annotation: Any, *, subject: str) -> Any:
     """A value of params.yaml as the annotation of the argument that it is for has it.
 
     Args:

@@ -70,13 +70,13 @@ def read_bytes(path: str) -> bytes:
 
 
 def write_bytes(path: str, content: bytes) -> None:
-    """Write a small file as :func:`replacing` does."""
-    with replacing(path) as file:
+    """Write a small file as :func:`open_atomic` does."""
+    with open_atomic(path) as file:
         file.write(content)
 
 
 @contextlib.contextmanager
-def replacing(path: str) -> Iterator[BinaryIO]:
+def open_atomic(path: str) -> Iterator[BinaryIO]:
     """A file to write that takes the place of ``path`` when the block ends without an error.
 
     A reader sees the old content or the new, never half of it; after an error nothing is left behind.
@@ -92,19 +92,10 @@ def replacing(path: str) -> Iterator[BinaryIO]:
 
 
 def temporary_name(path: str) -> str:
-    """A name beside ``path`` that no other process uses; :func:`is_temporary` recognises it."""
+    """Return a path in the folder of ``path`` that no other process uses, as ``.<name>.<unique>.tmp``."""
     folder, _, name = path.rpartition("/")
     unique = f".{name}.{os.getpid()}-{os.urandom(4).hex()}.tmp"
     return f"{folder}/{unique}" if folder or path.startswith("/") else unique
-
-
-def is_temporary(name: str) -> bool:
-    """Whether a file name was made by :func:`temporary_name`.
-
-    >>> is_temporary(temporary_name("a/b").split("/")[-1]), is_temporary("b")
-    (True, False)
-    """
-    return name.startswith(".") and name.endswith(".tmp")
 
 
 def _not_found(path: str) -> FileNotFoundError:
@@ -132,16 +123,16 @@ def modified_ns(path: str) -> int:
     return int(_beam().get_filesystem(path).last_updated(path) * 1_000_000_000)
 
 
-def below(root: str, path: str) -> str:
+def resolve(root: str, path: str) -> str:
     """Where ``path`` lies below ``root``; a URL stands for itself.
 
-    >>> below("raw", "run/a.mp4"), below("raw", "gs://bucket/a.mp4")
+    >>> resolve("raw", "run/a.mp4"), resolve("raw", "gs://bucket/a.mp4")
     ('raw/run/a.mp4', 'gs://bucket/a.mp4')
     """
     return path if is_url(path) else join(root, path)
 
 
-def names(folder: str) -> list[str]:
+def list_names(folder: str) -> list[str]:
     """Sorted names directly inside ``folder``; empty where there is no such folder."""
     if not is_url(folder):
         return sorted(os.listdir(folder)) if Path(folder).is_dir() else []
@@ -202,7 +193,7 @@ def remove_folder(folder: str) -> None:
     if not is_url(folder):
         if Path(folder).is_dir():
             shutil.rmtree(folder)
-    elif names(folder):
+    elif list_names(folder):
         _beam().delete([folder.rstrip("/") + "/"])
 
 

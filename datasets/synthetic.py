@@ -22,7 +22,7 @@ from reelmill.datasets.column import (
     INDEX_SCHEMA,
     LEDGER,
     LEDGER_SCHEMA,
-    Description,
+    ColumnDescription,
     Shard,
 )
 from reelmill.datasets.manifest import (
@@ -35,7 +35,7 @@ from reelmill.datasets.manifest import (
     write_tables,
 )
 from reelmill.datasets.records import keys
-from reelmill.datasets.records.feature_arrays import Vectors, to_features
+from reelmill.datasets.records.feature_arrays import ClipFeatures, encode_features
 from reelmill.datasets.records.sequence_example import Value, serialize
 from reelmill.datasets.records.tfrecord import write_record
 
@@ -117,7 +117,7 @@ def write_dataset(
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class ClipPayload:
     """What a column is to store for one clip."""
 
     data: bytes
@@ -129,7 +129,7 @@ class Made:
 def write_column(
     path: str,
     name: str,
-    made: Mapping[str, Made],
+    made: Mapping[str, ClipPayload],
     *,
     kind: str | None = None,
     shards: int = 1,
@@ -155,7 +155,7 @@ def write_column(
         ledger += [_ledger_row(c, written=c.clip_id in made) for c in ordered]
         for number in range(shards):
             shard = Shard(split, number, shards)
-            inside = [c for c in ordered if shard.lowest <= clip_hash(c.clip_id) < shard.below]
+            inside = [c for c in ordered if shard.hash_start <= clip_hash(c.clip_id) < shard.hash_end]
             with storage.open_write(storage.join(path, name, shard.file_name(dataset))) as file:
                 offset = 0
                 for row, clip in enumerate(c for c in inside if c.clip_id in made):
@@ -164,7 +164,7 @@ def write_column(
                     offset += write_record(file, head + made[clip.clip_id].data)
     _write_table(storage.join(path, name, INDEX), index, INDEX_SCHEMA)
     _write_table(storage.join(path, name, LEDGER), ledger, LEDGER_SCHEMA)
-    description = Description(
+    description = ColumnDescription(
         dataset=dataset,
         name=name,
         kind=kind or name,
@@ -176,7 +176,7 @@ def write_column(
     storage.write_bytes(storage.join(path, name, DESCRIPTION), description.to_json())
 
 
-def frames_payload(jpegs: Sequence[bytes], *, height: int, width: int) -> Made:
+def frames_payload(jpegs: Sequence[bytes], *, height: int, width: int) -> ClipPayload:
     """Frames of one clip, 25 a second."""
     context: dict[str, Value | Sequence[Value]] = {
         keys.IMAGE_FORMAT: "JPEG",
@@ -187,7 +187,9 @@ def frames_payload(jpegs: Sequence[bytes], *, height: int, width: int) -> Made:
         keys.IMAGE_FRAME_RATE: FRAME_RATE,
     }
     times = [FRAME_US * i for i in range(len(jpegs))]
-    return Made(serialize(context, {keys.IMAGE_ENCODED: jpegs, keys.IMAGE_TIMESTAMP: times}), len(jpegs))
+    return ClipPayload(
+        serialize(context, {keys.IMAGE_ENCODED: jpegs, keys.IMAGE_TIMESTAMP: times}), len(jpegs)
+    )
 
 
 def flow_payload(
@@ -196,7 +198,7 @@ def flow_payload(
     saturation: float = 20.0,
     quality: int = 95,
     times_us: Sequence[int] | None = None,
-) -> Made:
+) -> ClipPayload:
     """Optical flow of one clip.
 
     Args:
@@ -219,19 +221,19 @@ def flow_payload(
         keys.FLOW_SATURATION: float(saturation),
     }
     times = [FRAME_US * i for i in range(steps)] if times_us is None else list(times_us)
-    return Made(serialize(context, {keys.FLOW_ENCODED: jpegs, keys.FLOW_TIMESTAMP: times}), steps)
+    return ClipPayload(serialize(context, {keys.FLOW_ENCODED: jpegs, keys.FLOW_TIMESTAMP: times}), steps)
 
 
 def features_payload(
-    vectors: Vectors, *, prefix: str, more: Mapping[str, Value | Sequence[Value]] | None = None
-) -> Made:
+    vectors: ClipFeatures, *, prefix: str, more: Mapping[str, Value | Sequence[Value]] | None = None
+) -> ClipPayload:
     """Features of one clip; ``more``: further keys of the context, without the prefix."""
-    context, lists = to_features(vectors, prefix=prefix)
+    context, lists = encode_features(vectors, prefix=prefix)
     context |= {keys.prefixed(prefix, key): value for key, value in (more or {}).items()}
-    return Made(serialize(context, lists), len(vectors.values))
+    return ClipPayload(serialize(context, lists), len(vectors.values))
 
 
-def sound_payload(signal: NDArray[np.floating[Any]], *, rate: int, start_us: int = 0) -> Made:
+def sound_payload(signal: NDArray[np.floating[Any]], *, rate: int, start_us: int = 0) -> ClipPayload:
     """Sound of one clip: the whole signal, -1 to 1, as one entry."""
     prefix = keys.WAVEFORM_PREFIX
     context: dict[str, Value | Sequence[Value]] = {
@@ -243,7 +245,7 @@ def sound_payload(signal: NDArray[np.floating[Any]], *, rate: int, start_us: int
         keys.prefixed(prefix, keys.FEATURE_FLOATS): [signal.tolist()],
         keys.prefixed(prefix, keys.FEATURE_TIMESTAMP): [start_us],
     }
-    return Made(serialize(context, lists), 1)
+    return ClipPayload(serialize(context, lists), 1)
 
 
 def _clip(recording: Recording, labels: list[str]) -> Clip:
@@ -259,7 +261,9 @@ def _clip(recording: Recording, labels: list[str]) -> Clip:
     )
 
 
-def _index_row(shard: Shard, row: int, clip: Clip, made: Made, offset: int, head: bytes) -> dict[str, Any]:
+def _index_row(
+    shard: Shard, row: int, clip: Clip, made: ClipPayload, offset: int, head: bytes
+) -> dict[str, Any]:
     return {
         "clip_id": clip.clip_id,
         "split": clip.split,

@@ -22,7 +22,7 @@ from reelmill.datasets.records.tfrecord import FRAMING_BYTES, read_record_at
 
 
 @dataclass(slots=True)
-class Verified:
+class VerificationReport:
     """What was looked at and what is wrong with it."""
 
     clips: int = 0
@@ -33,7 +33,9 @@ class Verified:
     problems: list[str] = field(default_factory=list)
 
 
-def verify_dataset(dataset: str, *, on_shard: Callable[[str], None] = lambda _name: None) -> Verified:
+def verify_dataset(
+    dataset: str, *, on_shard: Callable[[str], None] = lambda _name: None
+) -> VerificationReport:
     """Check manifest, columns, shards, records, indexes and ledgers of a dataset.
 
     Args:
@@ -43,7 +45,7 @@ def verify_dataset(dataset: str, *, on_shard: Callable[[str], None] = lambda _na
     Raises:
         DatasetError: there is no manifest to compare with.
     """
-    found = Verified()
+    found = VerificationReport()
     with Manifest(storage.join(dataset, FILE_NAME)) as manifest:
         found.clips = manifest.num_clips
         found.problems.extend(_manifest_problems(manifest))
@@ -103,7 +105,7 @@ def _source_problems(columns: list[Column]) -> Iterator[str]:
 
 class _ColumnChecker:
     def __init__(
-        self, column: Column, manifest: Manifest, found: Verified, on_shard: Callable[[str], None]
+        self, column: Column, manifest: Manifest, found: VerificationReport, on_shard: Callable[[str], None]
     ) -> None:
         self.column, self.manifest, self.found, self.on_shard = column, manifest, found, on_shard
         self.name = column.description.name
@@ -140,7 +142,7 @@ class _ColumnChecker:
             LEDGER,
             DESCRIPTION,
         }
-        for extra in sorted(set(storage.names(self.column.folder)) - expected):
+        for extra in sorted(set(storage.list_names(self.column.folder)) - expected):
             yield f"{self.name}/{extra}: does not belong to the column"
 
     def _ledger_problems(self, split: str, clip_ids: list[str]) -> Iterator[str]:
@@ -177,7 +179,9 @@ class _ColumnChecker:
             return
         clips = {
             clip.clip_id: clip
-            for clip in self.manifest.clips(split=shard.split, lowest=shard.lowest, below=shard.below)
+            for clip in self.manifest.clips(
+                split=shard.split, hash_start=shard.hash_start, hash_end=shard.hash_end
+            )
         }
         found = [row["clip_id"] for row in rows]
         in_index = set(found)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from reelmill.datasets.manifest import Clip
-from reelmill.datasets.records.sequence_example import Parsed, parse
+from reelmill.datasets.records.sequence_example import SequenceExample, parse
 
 
 class ClipError(Exception):
@@ -69,7 +69,7 @@ class Request:
     records: Mapping[str, bytes]
     """Its record in each column that the recipe reads, by the column's name."""
 
-    def parsed(self, column: str) -> Parsed:
+    def parsed(self, column: str) -> SequenceExample:
         """Its record in a column that the recipe reads, as plain containers."""
         return parse(self.records[column])
 

@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name
 
 from reelmill.datasets import column, manifest, synthetic
 from reelmill.datasets.records import keys
-from reelmill.datasets.records.feature_arrays import Vectors
+from reelmill.datasets.records.feature_arrays import ClipFeatures
 from reelmill.features.frames.decode import quantiser
 from reelmill.pipelines.cli import COMMANDS, LazyGroup, root
 
@@ -129,7 +129,7 @@ def demo_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     written = [recording.clip_id for recording in recordings[1:]]
     flow = synthetic.flow_payload(np.zeros((4, 112, 150, 2)))
-    vectors = Vectors(values=np.zeros((4, 1024), np.float32), timestamps_us=[0, 1, 2, 3], rate=25.0)
+    vectors = ClipFeatures(values=np.zeros((4, 1024), np.float32), timestamps_us=[0, 1, 2, 3], rate=25.0)
     columns = {
         "frames": synthetic.frames_payload(jpegs, height=112, width=150),
         "flow": flow,
@@ -311,7 +311,7 @@ def test_index_and_ledger_tables() -> None:
 
 def test_description_table() -> None:
     documented = [row[0] for row in rows("docs/format.md", "Description")]
-    assert documented == [field.name for field in fields(column.Description)]
+    assert documented == [field.name for field in fields(column.ColumnDescription)]
 
 
 def test_schema_versions() -> None:

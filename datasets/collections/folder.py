@@ -101,13 +101,6 @@ class Folder:
         if ignored:
             logger.warning("%s: ignored files without a video's suffix: %s", self.root, others)
 
-    def ignored(self) -> dict[str, int]:
-        """How many files :meth:`entries` leaves out, by lower-case suffix (``no suffix``, ``not a file``)."""
-        counts: Counter[str] = Counter()
-        for _ in self._videos(counts):
-            pass
-        return dict(counts)
-
     def _entry(self, path: str, tops: dict[str, str] | None) -> Entry:
         parts = path.split("/")
         if tops is None:

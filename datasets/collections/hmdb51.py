@@ -42,7 +42,9 @@ class Hmdb51:
         """The classes that have a split file for the fold, sorted."""
         ending = f"_test_split{self.fold}.txt"
         # the class may hold "_" itself, so the ending is cut off rather than the name split
-        labels = [file.removesuffix(ending) for file in storage.names(self._folder) if file.endswith(ending)]
+        labels = [
+            file.removesuffix(ending) for file in storage.list_names(self._folder) if file.endswith(ending)
+        ]
         if not labels:
             raise UsageError(f"no <class>{ending} in {self._folder!r}: {_FIX}")
         return sorted(labels)
@@ -58,13 +60,13 @@ class Hmdb51:
             DatasetError: a line of one is malformed.
         """
         for label in self.labels():
-            on_disk = set(storage.names(storage.join(self.root, label)))
+            on_disk = set(storage.list_names(storage.join(self.root, label)))
             path = storage.join(self._folder, f"{label}_test_split{self.fold}.txt")
             for line in read_lines(path, fix=_FIX):
                 file, _, number = line.text.rpartition(" ")
                 file = file.rstrip()
                 if number not in _SPLITS or not re.fullmatch(r"[^/]+\.avi", file):
-                    raise line.wrong("should be '<file>.avi <0|1|2>'")
+                    raise line.error("should be '<file>.avi <0|1|2>'")
                 if number == "0" and not self.unused:
                     continue
                 replaced = file.translate(_REPLACED)

@@ -36,7 +36,7 @@ def open_collection(name: str, root: str, options: Mapping[str, Any] | None = No
     for key, value in (options or {}).items():
         if key in known:
             subject = f"collection {name!r}, option {key!r}"
-            values[key] = plugins.checked(value, known[key].annotation, subject=subject)
+            values[key] = plugins.validate_value(value, known[key].annotation, subject=subject)
         elif takes_any:
             values[key] = value
         else:
@@ -64,7 +64,7 @@ def _load(name: str) -> Any:
             f"unknown collection {name!r}{suggest(name, BUILT_IN)}, or package.module:Class for one of your own"
         )
     place = BUILT_IN.get(name, name)
-    module, adapter = plugins.find(place, subject=f"collection {name!r}")
+    module, adapter = plugins.load_object(place, subject=f"collection {name!r}")
     if not inspect.isclass(adapter):
         class_name = place.partition(":")[2]
         classes = [key for key, value in vars(module).items() if inspect.isclass(value)]

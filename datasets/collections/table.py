@@ -106,11 +106,11 @@ class Table:
             if clip_hash(entry.clip_id) not in repeated:
                 continue
             if entry.clip_id in first:
-                raise row.wrong(
+                raise row.error(
                     f"clip_id {entry.clip_id!r} is that of {first[entry.clip_id]} too; a clip has one row, with "
                     "several labels in one cell (option label_separator)"
                 )
-            first[entry.clip_id] = row.place
+            first[entry.clip_id] = row.location
 
     def _entries(self) -> Iterator[tuple[Row, Entry]]:
         classes = dict.fromkeys(self.labels()) if self.class_list is not None else None
@@ -118,14 +118,14 @@ class Table:
             labels = self._row_labels(row)
             for label in labels:
                 if classes is not None and label not in classes:
-                    raise row.wrong(f"label {label!r} is not in {self.class_list!r}{suggest(label, classes)}")
+                    raise row.error(f"label {label!r} is not in {self.class_list!r}{suggest(label, classes)}")
             yield row, self._entry(row, labels)
 
     def _entry(self, row: Row, labels: tuple[str, ...]) -> Entry:
         video = _below(row, self.root)
         start_us, end_us = _time_us(row, "start"), _time_us(row, "end")
         if end_us is not None and end_us <= (start_us or 0):
-            raise row.wrong(
+            raise row.error(
                 f"end = {row.cells['end']} must be greater than start = {row.cells.get('start', 0)}"
             )
         times = ("" if time is None else str(time) for time in (start_us, end_us))
@@ -143,7 +143,7 @@ class Table:
                 media_id=media_id,
             )
         except DatasetError as error:
-            raise row.wrong(str(error)) from None
+            raise row.error(str(error)) from None
 
     def _row_labels(self, row: Row) -> tuple[str, ...]:
         cell = row.cells.get("label")
@@ -154,7 +154,7 @@ class Table:
         else:
             labels = (text,) if text else ()
         if not all(isinstance(label, str) and label for label in labels):
-            raise row.wrong(f"label = {cell!r} holds an empty class name")
+            raise row.error(f"label = {cell!r} holds an empty class name")
         return labels
 
     def _rows(self) -> Iterator[Row]:
@@ -178,7 +178,7 @@ def _text(row: Row, column: str) -> str | None:
     if type(cell) is int:
         return str(cell)
     if cell is not None and not isinstance(cell, str):
-        raise row.wrong(f"{column} = {cell!r} must be text")
+        raise row.error(f"{column} = {cell!r} must be text")
     return cell
 
 
@@ -189,10 +189,10 @@ def _time_us(row: Row, column: str) -> int | None:
     if cell is None or not text:
         return None
     if isinstance(cell, bool) or not _SECONDS.fullmatch(text):
-        raise row.wrong(f"{column} = {cell!r} must be a number of seconds such as 12.5")
+        raise row.error(f"{column} = {cell!r} must be a number of seconds such as 12.5")
     seconds = Decimal(text)
     if not 0 <= seconds <= LARGEST_US // 1_000_000:
-        raise row.wrong(f"{column} = {text} must be seconds from 0 on the video's own timeline")
+        raise row.error(f"{column} = {text} must be seconds from 0 on the video's own timeline")
     return int((seconds * 1_000_000).to_integral_value(ROUND_HALF_EVEN))
 
 
@@ -200,11 +200,11 @@ def _below(row: Row, root: str) -> str:
     """The row's video as a path relative to the root; a URL outside the root stays what it is."""
     video = _text(row, "video")
     if video is None or not video.strip():
-        raise row.wrong("video is empty")
+        raise row.error("video is empty")
     if storage.is_url(root) or storage.is_url(video):
         below = video.removeprefix(root.rstrip("/") + "/")
         if below.startswith("/"):
-            raise row.wrong(
+            raise row.error(
                 f"video {video!r} does not lie below the root {root!r}: give a relative path or a URL"
             )
         return below if storage.is_url(below) else posixpath.normpath(below)
@@ -214,5 +214,5 @@ def _below(row: Row, root: str) -> str:
             if path.startswith(base.rstrip("/") + "/"):
                 return path.removeprefix(base.rstrip("/") + "/")
     if path.startswith(("/", "../")) or path in (".", ".."):
-        raise row.wrong(f"video {video!r} does not lie below the root {root!r}")
+        raise row.error(f"video {video!r} does not lie below the root {root!r}")
     return path

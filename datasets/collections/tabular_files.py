@@ -23,13 +23,13 @@ class Row:
     """The cells of one row, those that are empty or null left out."""
 
     path: str
-    place: str
+    location: str
     """``line 7`` of a text file (that of the row's end), ``row 3`` of Parquet; both count from 1."""
     cells: dict[str, Any]
 
-    def wrong(self, why: str) -> DatasetError:
+    def error(self, why: str) -> DatasetError:
         """The error that says what is wrong with this row."""
-        return DatasetError(f"{self.path}, {self.place}: {why}")
+        return DatasetError(f"{self.path}, {self.location}: {why}")
 
 
 def read_rows(path: str, *, columns: Sequence[str], delimiter: str | None = None) -> Iterator[Row]:

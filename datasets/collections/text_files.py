@@ -17,7 +17,7 @@ class Line:
     text: str
     """Without the line end and without blanks around it."""
 
-    def wrong(self, why: str) -> DatasetError:
+    def error(self, why: str) -> DatasetError:
         """The error that says what is wrong with this line."""
         return DatasetError(f"{self.path}, line {self.number}: {self.text!r} {why}")
 
@@ -56,7 +56,7 @@ def read_labels(path: str) -> list[str]:
     labels: dict[str, None] = {}
     for line in read_lines(path, fix="name a text file with one class a line"):
         if line.text in labels:
-            raise line.wrong("is named twice")
+            raise line.error("is named twice")
         labels[line.text] = None
     if not labels:
         raise DatasetError(f"{path!r} names no class: write one a line")

@@ -46,7 +46,7 @@ class Ucf101:
         for line in self._lines("classInd.txt"):
             number, _, label = line.text.partition(" ")
             if number != str(len(labels) + 1) or not label or label in labels:
-                raise line.wrong(f"should be '{len(labels) + 1} <Class>' with a new class")
+                raise line.error(f"should be '{len(labels) + 1} <Class>' with a new class")
             labels.append(label)
         return labels
 
@@ -68,7 +68,7 @@ class Ucf101:
                     f"val_groups names {group}, which is not in the train list: choose from {valid}"
                 )
         below = _VIDEOS + "/" if self._has_videos_folder(places) else ""
-        on_disk = set(storage.names(storage.join(self.root, below + _TWO_SPELLINGS)))
+        on_disk = set(storage.list_names(storage.join(self.root, below + _TWO_SPELLINGS)))
         for split, label, match in clips:
             official = match[0]
             if label == _TWO_SPELLINGS:
@@ -90,8 +90,8 @@ class Ucf101:
 
     def _has_videos_folder(self, labels: dict[str, int]) -> bool:
         # object stores have no folders to ask for, only files in them
-        return bool(storage.names(storage.join(self.root, _VIDEOS))) or any(
-            storage.is_url(self.root) and storage.names(storage.join(self.root, _VIDEOS, label))
+        return bool(storage.list_names(storage.join(self.root, _VIDEOS))) or any(
+            storage.is_url(self.root) and storage.list_names(storage.join(self.root, _VIDEOS, label))
             for label in labels
         )
 
@@ -102,9 +102,9 @@ def _parse(line: Line, places: dict[str, int]) -> tuple[str, re.Match[str]]:
     label, _, file = path.partition("/")
     match = FILE_NAME.fullmatch(file)
     if match is None:
-        raise line.wrong("should be '<Class>/v_<Class>_gGG_cCC.avi', with the class's number in a train list")
+        raise line.error("should be '<Class>/v_<Class>_gGG_cCC.avi', with the class's number in a train list")
     if label not in places:
-        raise line.wrong(f"names the class {label!r}, which is not in classInd.txt")
+        raise line.error(f"names the class {label!r}, which is not in classInd.txt")
     if number and number != [str(places[label])]:
-        raise line.wrong(f"should give {label!r} the number {places[label]} that it has in classInd.txt")
+        raise line.error(f"should give {label!r} the number {places[label]} that it has in classInd.txt")
     return label, match

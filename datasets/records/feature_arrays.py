@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from reelmill.datasets.errors import DatasetError
 from reelmill.datasets.records import keys
-from reelmill.datasets.records.sequence_example import Parsed, Value
+from reelmill.datasets.records.sequence_example import SequenceExample, Value
 
-VectorType = Literal["float32", "float16", "uint8"]
+StoredDtype = Literal["float32", "float16", "uint8"]
 """How a value is stored."""
 
 
@@ -57,7 +57,7 @@ def dequantise(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Vectors:
+class ClipFeatures:
     """Features of one clip."""
 
     values: NDArray[Any]
@@ -79,14 +79,14 @@ class Vectors:
 
 
 Context = dict[str, Value | Sequence[Value]]
-Lists = dict[str, Sequence[Value | Sequence[Value]]]
+FeatureLists = dict[str, Sequence[Value | Sequence[Value]]]
 
 
-def to_features(vectors: Vectors, *, prefix: str) -> tuple[Context, Lists]:
+def encode_features(vectors: ClipFeatures, *, prefix: str) -> tuple[Context, FeatureLists]:
     """Context and feature lists: the arguments of :func:`reelmill.datasets.records.sequence_example.serialize`."""
     values = vectors.values
     dtype = str(values.dtype)
-    assert dtype in get_args(VectorType), dtype
+    assert dtype in get_args(StoredDtype), dtype
     assert len(values) == len(vectors.timestamps_us)
     rows = values.reshape(len(values), math.prod(values.shape[1:]))
     context: Context = {
@@ -94,7 +94,7 @@ def to_features(vectors: Vectors, *, prefix: str) -> tuple[Context, Lists]:
         keys.FEATURE_RATE: float(vectors.rate),
         keys.FEATURE_DTYPE: dtype,
     }
-    lists: Lists = {keys.FEATURE_TIMESTAMP: [int(time) for time in vectors.timestamps_us]}
+    lists: FeatureLists = {keys.FEATURE_TIMESTAMP: [int(time) for time in vectors.timestamps_us]}
     if dtype == "float32":
         lists[keys.FEATURE_FLOATS] = rows.tolist()
     else:
@@ -110,7 +110,7 @@ def to_features(vectors: Vectors, *, prefix: str) -> tuple[Context, Lists]:
     )
 
 
-def from_features(record: Parsed, *, prefix: str) -> Vectors:
+def decode_features(record: SequenceExample, *, prefix: str) -> ClipFeatures:
     """The features of a parsed record. Raises DatasetError where it has none of that prefix, or not whole ones."""
 
     def context(key: str) -> list[Any]:
@@ -125,9 +125,9 @@ def from_features(record: Parsed, *, prefix: str) -> Vectors:
     if not context(keys.FEATURE_DTYPE):
         raise DatasetError(f"a record without features of the prefix {prefix!r}")
     dtype = context(keys.FEATURE_DTYPE)[0].decode()
-    if dtype not in get_args(VectorType):
+    if dtype not in get_args(StoredDtype):
         raise DatasetError(
-            f"features {prefix!r} of the type {dtype!r}: expected {', '.join(get_args(VectorType))}"
+            f"features {prefix!r} of the type {dtype!r}: expected {', '.join(get_args(StoredDtype))}"
         )
     dimensions = context(keys.FEATURE_DIMENSIONS)
     times = steps(keys.FEATURE_TIMESTAMP)
@@ -146,6 +146,6 @@ def from_features(record: Parsed, *, prefix: str) -> Vectors:
     bounds = {}
     if dtype == "uint8":
         bounds = {"minimum": context(keys.FEATURE_MINIMUM)[0], "maximum": context(keys.FEATURE_MAXIMUM)[0]}
-    return Vectors(
+    return ClipFeatures(
         values=values, timestamps_us=[step[0] for step in times], rate=context(keys.FEATURE_RATE)[0], **bounds
     )

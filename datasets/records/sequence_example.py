@@ -71,7 +71,7 @@ def _build_message_class() -> type[Any]:
     return built
 
 
-_SequenceExample = _build_message_class()
+_Message = _build_message_class()
 
 
 def _fill(feature: Any, values: Iterable[Value]) -> None:
@@ -101,7 +101,7 @@ def serialize(
     >>> parse(serialize({"clip/start/timestamp": 0, "clip/label/string": ["run"]})).context
     {'clip/label/string': [b'run'], 'clip/start/timestamp': [0]}
     """
-    message = _SequenceExample()
+    message = _Message()
     for key in sorted(context):
         value = context[key]
         _fill(message.context.feature[key], [value] if isinstance(value, Value) else value)
@@ -113,7 +113,7 @@ def serialize(
     return serialized
 
 
-class Parsed:
+class SequenceExample:
     """A parsed SequenceExample as plain Python containers."""
 
     def __init__(self, message: Any) -> None:
@@ -133,8 +133,8 @@ def _values(feature: Any) -> list[Any]:
     return list(getattr(feature, kind).value) if kind else []
 
 
-def parse(record: bytes) -> Parsed:
+def parse(record: bytes) -> SequenceExample:
     """Parse a record. Raises ``google.protobuf.message.DecodeError`` where it is no SequenceExample."""
-    message = _SequenceExample()
+    message = _Message()
     message.ParseFromString(record)
-    return Parsed(message)
+    return SequenceExample(message)

@@ -72,7 +72,7 @@ def extractor_quantise(
     return stored
 
 
-def to_record(video: Video) -> bytes:
+def serialize_video(video: Video) -> bytes:
     """The serialized SequenceExample; labels in ascending order, as the feature extractor writes them."""
     for name, values in video.features.items():
         assert values.dtype == np.uint8, name
@@ -83,7 +83,7 @@ def to_record(video: Video) -> bytes:
     )
 
 
-def from_record(record: bytes) -> Video:
+def parse_video(record: bytes) -> Video:
     """One record, with every feature list whose steps are strings of one length.
 
     Raises:
@@ -121,7 +121,7 @@ def read_videos(path: str) -> Iterator[Video]:
     with storage.open_read(path) as file:
         try:
             for _, record in read_records(file):
-                yield from_record(record)
+                yield parse_video(record)
         except CorruptRecordError as error:
             raise CorruptRecordError(f"{path}: {error}") from None
 

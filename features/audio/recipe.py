@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from reelmill.datasets.manifest import Clip
 from reelmill.datasets.records import keys
-from reelmill.datasets.records.feature_arrays import Context, Lists, Vectors, to_features
+from reelmill.datasets.records.feature_arrays import ClipFeatures, Context, FeatureLists, encode_features
 from reelmill.datasets.records.sequence_example import serialize
 from reelmill.features.audio.log_mel import HOP_S, log_mel_patches
 from reelmill.features.audio.waveform import Waveform, decode_audio
@@ -77,14 +77,14 @@ class _AudioMaker(VideoMaker):
     def from_video(self, local: str, clip: Clip) -> Payload:
         waveform = decode_audio(local, clip, rate=self.options.rate, limits=self.limits)
         context: Context = {}
-        lists: Lists = {}
+        lists: FeatureLists = {}
         steps = 1
         if self.options.waveform:
             context, lists = _waveform(waveform)
         if self.options.log_mel:
             patches = self._patches(waveform)
             steps = len(patches.values)
-            more = to_features(patches, prefix=keys.LOG_MEL_PREFIX)
+            more = encode_features(patches, prefix=keys.LOG_MEL_PREFIX)
             context, lists = context | more[0], lists | more[1]
         data = serialize(context, lists)
         if len(data) > self.limits.output_bytes:
@@ -96,7 +96,7 @@ class _AudioMaker(VideoMaker):
             detail="; ".join(waveform.messages)[:500] or None,
         )
 
-    def _patches(self, waveform: Waveform) -> Vectors:
+    def _patches(self, waveform: Waveform) -> ClipFeatures:
         options = self.options
         patches = log_mel_patches(
             waveform.samples,
@@ -111,17 +111,17 @@ class _AudioMaker(VideoMaker):
             for k in range(len(patches))
         ]
         rate = round(waveform.rate / hop_samples, 6)
-        return Vectors(values=patches.astype(options.dtype), timestamps_us=times, rate=rate)
+        return ClipFeatures(values=patches.astype(options.dtype), timestamps_us=times, rate=rate)
 
 
-def _waveform(waveform: Waveform) -> tuple[Context, Lists]:
+def _waveform(waveform: Waveform) -> tuple[Context, FeatureLists]:
     context: Context = {
         keys.FEATURE_SAMPLE_RATE: waveform.rate,
         keys.FEATURE_NUM_CHANNELS: 1,
         keys.FEATURE_NUM_SAMPLES: len(waveform.samples),
     }
     # one entry with the whole signal: DMVR reads no other
-    lists: Lists = {
+    lists: FeatureLists = {
         keys.FEATURE_FLOATS: [waveform.samples.tolist()],
         keys.FEATURE_TIMESTAMP: [waveform.start_us],
     }

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from reelmill.datasets.errors import DatasetError
 from reelmill.datasets.records import keys
-from reelmill.datasets.records.sequence_example import Parsed
+from reelmill.datasets.records.sequence_example import SequenceExample
 from reelmill.features.recipe import ClipError
 
 InputKind = Literal["frames", "clips", "flow_stack", "flow_clips"]
@@ -118,7 +118,7 @@ class ClipInputs:
         DatasetError: the column holds no pictures, or no flow where flow is wanted.
     """
 
-    def __init__(self, record: Parsed, form: InputForm, *, column: str) -> None:
+    def __init__(self, record: SequenceExample, form: InputForm, *, column: str) -> None:
         is_flow = keys.FLOW_ENCODED in record.feature_lists
         self._as_flow = form.kind in ("flow_stack", "flow_clips")
         if not is_flow and (self._as_flow or keys.IMAGE_ENCODED not in record.feature_lists):

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from reelmill.datasets.errors import DatasetError, UsageError
-from reelmill.datasets.records.feature_arrays import Vectors, VectorType, quantise, to_features
+from reelmill.datasets.records.feature_arrays import ClipFeatures, StoredDtype, encode_features, quantise
 from reelmill.datasets.records.sequence_example import serialize
 from reelmill.features.cnn.applications import application, default_size, is_path, path_identity
 from reelmill.features.cnn.batching import Features, features_of
@@ -74,7 +74,7 @@ class CnnOptions(ColumnOptions):
     """A feature for every n-th frame"""
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
     """Inputs that pass through the network at once"""
-    dtype: VectorType = "float32"
+    dtype: StoredDtype = "float32"
     """How values are stored: float32, float16, or uint8 (8 bits between minimum and maximum)"""
     minimum: float = -2.0
     """Smallest value that uint8 can hold"""
@@ -303,14 +303,14 @@ class _CnnMaker:
                 f"the features of clip {request.clip.clip_id!r} in column {self._recipe.name!r} are not finite as "
                 f"{options.dtype}: check the model's weights and `scale`, or store them as float32"
             )
-        vectors = Vectors(
+        vectors = ClipFeatures(
             values=values,
             timestamps_us=inputs.timestamps_us,
             rate=inputs.rate,
             minimum=options.minimum,
             maximum=options.maximum,
         )
-        context, lists = to_features(vectors, prefix=self._recipe.prefix)
+        context, lists = encode_features(vectors, prefix=self._recipe.prefix)
         return Payload(
             data=serialize(context, lists), steps=len(features), figures={"clamped": round(clamped, 6)}
         )

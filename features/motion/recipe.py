@@ -18,7 +18,7 @@ from pydantic import Field
 
 from reelmill.datasets.manifest import Clip
 from reelmill.datasets.records import keys
-from reelmill.datasets.records.feature_arrays import Vectors, to_features
+from reelmill.datasets.records.feature_arrays import ClipFeatures, encode_features
 from reelmill.datasets.records.sequence_example import serialize
 from reelmill.features.frames.decode import SEEK_MARGIN_US, SEEKABLE
 from reelmill.features.motion.extract import Motion, MotionRequest
@@ -92,10 +92,10 @@ class _MotionMaker(VideoMaker):
             if len(times) > 1
             else clip.fps_average or 0.0
         )
-        vectors = Vectors(
+        vectors = ClipFeatures(
             values=motion.field.astype(self.options.dtype), timestamps_us=times, rate=round(rate, 6)
         )
-        context, lists = to_features(vectors, prefix=keys.MOTION_PREFIX)
+        context, lists = encode_features(vectors, prefix=keys.MOTION_PREFIX)
         for key, side in ((keys.FEATURE_HEIGHT, clip.height), (keys.FEATURE_WIDTH, clip.width)):
             assert side is not None
             context[keys.prefixed(keys.MOTION_PREFIX, key)] = side

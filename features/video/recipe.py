@@ -50,7 +50,7 @@ class VideoMaker(ClipMaker):
         if clip.probe_error is not None:
             raise ClipError(clip.probe_error, clip.probe_detail or "")
         try:
-            with storage.local_file(storage.below(self.raw, clip.video)) as local:
+            with storage.local_file(storage.resolve(self.raw, clip.video)) as local:
                 return self.from_video(local, clip)
         except FileNotFoundError:
             raise ClipError("missing", "the file was there when the collection was scanned") from None

@@ -121,6 +121,6 @@ def _remove_leftovers(job: BuildJob) -> None:
     """Delete the files of an earlier build that this one cannot use: temporary files and shards of another plan."""
     shard_names = [job.file_name(shard) for shard in job.description.shard_list()]
     usable = {"lock", *shard_names, *map(part_name, shard_names)}
-    for name in storage.names(job.build_folder):
+    for name in storage.list_names(job.build_folder):
         if name not in usable:
             storage.remove(storage.join(job.build_folder, name))

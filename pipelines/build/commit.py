@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 from reelmill.datasets import storage
 from reelmill.datasets.column import (
     DESCRIPTION,
+    EXPECTED_REASONS,
     INDEX,
     LEDGER,
     LEDGER_SCHEMA,
-    NATURAL_REASONS,
     index_schema,
 )
 from reelmill.datasets.errors import BuildError, DatasetError
@@ -47,8 +47,8 @@ class ColumnTotals:
 
     @property
     def expected_quarantine(self) -> int:
-        """Number of clips that are quarantined for one of NATURAL_REASONS."""
-        return sum(self.reasons.get(reason, 0) for reason in NATURAL_REASONS)
+        """Number of clips that are quarantined for one of EXPECTED_REASONS."""
+        return sum(self.reasons.get(reason, 0) for reason in EXPECTED_REASONS)
 
     @property
     def failed_share(self) -> float:
@@ -153,7 +153,7 @@ def publish(job: BuildJob, totals: ColumnTotals) -> None:
     storage.remove(storage.join(job.column_folder, DESCRIPTION))
     for name in sorted(names - kept):
         storage.rename(storage.join(job.build_folder, name), storage.join(job.column_folder, name))
-    for name in storage.names(job.column_folder):
+    for name in storage.list_names(job.column_folder):
         if name not in names:
             storage.remove(storage.join(job.column_folder, name))
     counts = {name: getattr(totals, name) for name in ("clips", "written", "quarantined", "steps", "bytes")}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from reelmill.datasets import storage
-from reelmill.datasets.column import Column, Description, Shard
+from reelmill.datasets.column import Column, ColumnDescription, Shard
 from reelmill.datasets.errors import DatasetError
 from reelmill.datasets.manifest import FILE_NAME, Manifest
 from reelmill.features.recipe import Recipe
@@ -27,7 +27,7 @@ class BuildJob:
     """Path or URL of the dataset's folder."""
     recipe: Recipe
     """How the column is made."""
-    description: Description
+    description: ColumnDescription
     """Content of the new ``column.json``, still without totals and figures."""
 
     @property
@@ -72,7 +72,7 @@ def plan_build(dataset: str, recipe: Recipe, manifest: Manifest, *, shards: int 
         shard_counts = choose_shard_counts(manifest, recipe, shards=shards)
     else:
         shard_counts = copy_shard_counts(dataset, recipe.follows, manifest)
-    description = Description(
+    description = ColumnDescription(
         dataset=manifest.info.dataset,
         name=recipe.name,
         kind=recipe.kind,

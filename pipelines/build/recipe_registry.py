@@ -34,7 +34,7 @@ def load_recipe_class(place: str) -> type[Recipe]:
     Raises:
         UsageError: there is no such class, or it is not a recipe.
     """
-    module, found = plugins.find(place, subject=f"column {place!r}")
+    module, found = plugins.load_object(place, subject=f"column {place!r}")
     if not (isinstance(found, type) and issubclass(found, Recipe)):
         name = place.partition(":")[2]
         raise UsageError(f"column {place!r}: {module.__name__} has no Recipe of the name {name!r}")

@@ -134,7 +134,7 @@ def _write_shard(
 ) -> Part:
     """Write the shard file into the build folder, and return its part."""
     part = Part(plan.digest, 0, kept=False)
-    with storage.replacing(storage.join(job.build_folder, job.file_name(plan.shard))) as file:
+    with storage.open_atomic(storage.join(job.build_folder, job.file_name(plan.shard))) as file:
         for planned, outcome in zip(plan.clips, outcomes, strict=True):
             part.ledger.append(_ledger_row(planned, plan.shard, outcome))
             if isinstance(outcome, ClipError):

@@ -42,7 +42,7 @@ class ShardPlan:
 def read_clips(job: BuildJob, shard: Shard) -> list[Clip]:
     """Read the clips of a shard from the manifest."""
     with Manifest(job.manifest_path) as manifest:
-        return list(manifest.clips(split=shard.split, lowest=shard.lowest, below=shard.below))
+        return list(manifest.clips(split=shard.split, hash_start=shard.hash_start, hash_end=shard.hash_end))
 
 
 def plan_shard(job: BuildJob, shard: Shard, clips: list[Clip], sources: SourceColumns) -> ShardPlan:

@@ -97,7 +97,7 @@ def _show_reasons(console: Console, column: Column) -> None:
 
 def _find(manifest: Manifest, clip_id: str) -> Clip:
     place = clip_hash(clip_id)
-    for clip in manifest.clips(lowest=place, below=place + 1):
+    for clip in manifest.clips(hash_start=place, hash_end=place + 1):
         if clip.clip_id == clip_id:
             return clip
     names = (name for table in manifest.tables(["clip_id"]) for name in table["clip_id"].to_pylist())

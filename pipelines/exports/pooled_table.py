@@ -23,8 +23,8 @@ from reelmill.datasets import storage
 from reelmill.datasets.column import INDEX, Column, column_names
 from reelmill.datasets.errors import CorruptRecordError, DatasetError, UsageError, one_line
 from reelmill.datasets.records import keys
-from reelmill.datasets.records.feature_arrays import from_features
-from reelmill.datasets.records.sequence_example import Parsed, parse
+from reelmill.datasets.records.feature_arrays import decode_features
+from reelmill.datasets.records.sequence_example import SequenceExample, parse
 from reelmill.datasets.records.tfrecord import read_record_at
 from reelmill.features.pooling import Method, RankDirection, RankMap, RankOptions, pool, pooled_size
 from reelmill.pipelines.execution.progress import ProgressMonitor, ProgressReporter
@@ -102,7 +102,7 @@ def pool_column(dataset: str, name: str, options: PoolSection) -> PoolResult:
     clips = column.description.totals["written"]
     with (
         ProgressMonitor(f"pool {name}", clips=clips, frames=False) as progress,
-        storage.replacing(path) as file,
+        storage.open_atomic(path) as file,
     ):
         table = _Table(file, column, prefix, methods, options.rank())
         with (
@@ -124,7 +124,7 @@ def pool_column(dataset: str, name: str, options: PoolSection) -> PoolResult:
     )
 
 
-def records(column: Column, *, split: str | None = None) -> Generator[tuple[dict[str, Any], Parsed]]:
+def records(column: Column, *, split: str | None = None) -> Generator[tuple[dict[str, Any], SequenceExample]]:
     """The rows of a column's index in order, each with its parsed record; constant memory.
 
     Args:
@@ -176,7 +176,7 @@ def _index_rows(column: Column) -> Iterator[dict[str, Any]]:
         raise DatasetError(f"{path} is not readable: {one_line(error)}") from None
 
 
-def prefixes_of(record: Parsed) -> list[str]:
+def prefixes_of(record: SequenceExample) -> list[str]:
     """Prefixes of the features of :mod:`reelmill.datasets.records.feature_arrays` in a record."""
     dimensions, dtype = "/" + keys.FEATURE_DIMENSIONS, "/" + keys.FEATURE_DTYPE
     found = [key.removesuffix(dimensions) for key in record.context if key.endswith(dimensions)]
@@ -235,11 +235,11 @@ class _Table:
         if self._writer is not None:
             self._writer.close()
 
-    def add(self, row: dict[str, Any], record: Parsed) -> None:
+    def add(self, row: dict[str, Any], record: SequenceExample) -> None:
         """Pool one clip. Raises DatasetError."""
         name, clip = self._column.description.name, row["clip_id"]
         try:
-            values = from_features(record, prefix=self._prefix).floats()
+            values = decode_features(record, prefix=self._prefix).floats()
             dimensions = list(values.shape[1:])
             if self.dimensions is None:
                 self._open(dimensions)

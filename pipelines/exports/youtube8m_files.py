@@ -16,8 +16,8 @@ from reelmill.datasets.column import Column
 from reelmill.datasets.errors import DatasetError, UsageError
 from reelmill.datasets.manifest import FILE_NAME, Manifest, clip_hash
 from reelmill.datasets.records import keys
-from reelmill.datasets.records.feature_arrays import Vectors, from_features, quantise
-from reelmill.datasets.records.sequence_example import Parsed
+from reelmill.datasets.records.feature_arrays import ClipFeatures, decode_features, quantise
+from reelmill.datasets.records.sequence_example import SequenceExample
 from reelmill.datasets.records.tfrecord import write_record
 from reelmill.datasets.records.youtube8m import (
     AUDIO,
@@ -26,7 +26,7 @@ from reelmill.datasets.records.youtube8m import (
     Video,
     extractor_quantise,
     file_name,
-    to_record,
+    serialize_video,
 )
 from reelmill.pipelines.execution.progress import ProgressMonitor, ProgressReporter
 from reelmill.pipelines.exports.pooled_table import chosen_prefix, prefixes_in, records
@@ -55,7 +55,7 @@ class YouTube8MOptions:
     """Least seconds from one kept step to the next; None: all are kept. The data set has 1."""
     quantiser: Quantiser = "extractor"
 
-    def thinned(self, vectors: Vectors) -> NDArray[np.uint8]:
+    def thinned(self, vectors: ClipFeatures) -> NDArray[np.uint8]:
         """The steps that are kept, flattened and quantised: [steps, d] uint8. Raises ValueError."""
         kept = list(range(len(vectors.values)))
         if self.step_s is not None:
@@ -115,11 +115,11 @@ def export_youtube8m(dataset: str, out: str, options: YouTube8MOptions) -> Expor
     ):
         row, record = next(rows, (None, None))
         for shard in shards:
-            with storage.replacing(storage.join(out, names[shard])) as file:
+            with storage.open_atomic(storage.join(out, names[shard])) as file:
                 while row and record and (row["split"], row["shard"]) == (shard.split, shard.number):
                     video = _video(row, record, prefix, options, audio, result)
                     if video is not None:
-                        write_record(file, to_record(video))
+                        write_record(file, serialize_video(video))
                     reporter.add(clips=1)
                     row, record = next(rows, (None, None))
             result.files += 1
@@ -129,7 +129,7 @@ def export_youtube8m(dataset: str, out: str, options: YouTube8MOptions) -> Expor
 
 def _video(
     row: dict[str, Any],
-    record: Parsed,
+    record: SequenceExample,
     prefix: str,
     options: YouTube8MOptions,
     audio: "_Audio",
@@ -157,10 +157,10 @@ def _video(
 
 
 def _quantised(
-    record: Parsed, prefix: str, options: YouTube8MOptions, column: str, clip_id: str
+    record: SequenceExample, prefix: str, options: YouTube8MOptions, column: str, clip_id: str
 ) -> NDArray[np.uint8]:
     try:
-        return options.thinned(from_features(record, prefix=prefix))
+        return options.thinned(decode_features(record, prefix=prefix))
     except ValueError as error:  # a DatasetError is one
         raise DatasetError(f"column {column!r}, clip {clip_id!r}: {error}") from None
 
@@ -170,8 +170,8 @@ class _Audio:
 
     def __init__(self, dataset: str, options: YouTube8MOptions) -> None:
         self._options = options
-        self._rows: Iterator[tuple[dict[str, Any], Parsed]] = iter(())
-        self._next: tuple[dict[str, Any], Parsed] | None = None
+        self._rows: Iterator[tuple[dict[str, Any], SequenceExample]] = iter(())
+        self._next: tuple[dict[str, Any], SequenceExample] | None = None
         self.size = 0
         """Features of a step."""
         if options.audio is None:
@@ -214,7 +214,7 @@ def _place(row: dict[str, Any]) -> tuple[str, int, str]:
 
 def _refuse_mixture(out: str, names: set[str]) -> None:
     """Raises UsageError where records of another export would stay among the new ones."""
-    others = [n for n in storage.names(out) if re.fullmatch(r".*\.tfrecord", n) and n not in names]
+    others = [n for n in storage.list_names(out) if re.fullmatch(r".*\.tfrecord", n) and n not in names]
     if others:
         raise UsageError(
             f"out = {out!r} holds {others[0]!r}, which this export would not replace: choose an empty folder"

@@ -78,12 +78,12 @@ def probe_chunk(job: ScanJob, chunk: int, *, prober: Prober, on_clip: Callable[[
     for entry in entries:
         video = entry["video"]
         if video not in probed:
-            probed[video] = probe_video(storage.below(job.raw, video), identity=job.identity, prober=prober)
+            probed[video] = probe_video(storage.resolve(job.raw, video), identity=job.identity, prober=prober)
         label_index = [job.label_index[label] for label in entry["labels"]]
         clip = Clip(**entry, label_index=label_index, **probed[video])
         clips.extend(split_into_windows(clip, window_us=job.window_us))
         on_clip()
-    with storage.replacing(job.rows_path(chunk)) as file:
+    with storage.open_atomic(job.rows_path(chunk)) as file:
         pq.write_table(to_table(clips), file)
     return len(entries)
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from reelmill.datasets import column as module
-from reelmill.datasets.column import INDEX_SCHEMA, LEDGER_SCHEMA, Column, Description, Shard
+from reelmill.datasets.column import INDEX_SCHEMA, LEDGER_SCHEMA, Column, ColumnDescription, Shard
 from reelmill.datasets.errors import (
     BuildError,
     CorruptRecordError,
@@ -17,7 +17,7 @@ from reelmill.datasets.errors import (
     UsageError,
 )
 
-DESCRIPTION = Description(
+DESCRIPTION = ColumnDescription(
     dataset="säge",
     name="frames",
     kind="frames",
@@ -48,7 +48,7 @@ def test_description_survives(folder: Path) -> None:
 
 
 def test_description_bytes_do_not_depend_on_order() -> None:
-    other = Description(
+    other = ColumnDescription(
         totals={"clips": 3},
         shards={"test": 1, "train": 2},
         made_by={"ffmpeg": "9"},

@@ -8,7 +8,7 @@ import pytest
 
 import reelmill
 from reelmill.datasets.errors import DatasetError, UsageError
-from reelmill.datasets.records.feature_arrays import Vectors
+from reelmill.datasets.records.feature_arrays import ClipFeatures
 from reelmill.datasets.synthetic import (
     FRAME_US,
     Recording,
@@ -33,7 +33,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
         for i in range(count)
     ]
     write_dataset(folder, recordings, labels=["walk", "run"], shards=2)
-    vectors = Vectors(values=np.zeros((2, 3), np.float32), timestamps_us=[0, FRAME_US], rate=25.0)
+    vectors = ClipFeatures(values=np.zeros((2, 3), np.float32), timestamps_us=[0, FRAME_US], rate=25.0)
     payload = features_payload(vectors, prefix="A")
     kept = [r.clip_id for r in recordings if r.clip_id not in ("train-0", "train-5")]
     write_column(folder, "numbers", dict.fromkeys(kept, payload), kind="own", shards=2)

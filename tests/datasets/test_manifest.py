@@ -69,10 +69,10 @@ def test_hash_is_the_first_64_bits_of_blake2b(clip_id: str) -> None:
 @given(st.integers(1, 5000))
 def test_shards_partition_the_hash_space(count: int) -> None:
     shards = [Shard("train", number, count) for number in range(count)]
-    assert (shards[0].lowest, shards[-1].below) == (0, 2**64)
+    assert (shards[0].hash_start, shards[-1].hash_end) == (0, 2**64)
     for one, other in pairwise(shards):
-        assert one.below == other.lowest
-    widths = {shard.below - shard.lowest for shard in shards}
+        assert one.hash_end == other.hash_start
+    widths = {shard.hash_end - shard.hash_start for shard in shards}
     assert max(widths) - min(widths) <= 1
 
 
@@ -80,7 +80,7 @@ def test_shards_partition_the_hash_space(count: int) -> None:
 def test_every_hash_lies_in_one_shard(count: int, place: int) -> None:
     expected = place * count // 2**64
     near = range(max(0, expected - 1), min(count, expected + 2))
-    holders = [k for k in near if Shard("x", k, count).lowest <= place < Shard("x", k, count).below]
+    holders = [k for k in near if Shard("x", k, count).hash_start <= place < Shard("x", k, count).hash_end]
     assert holders == [expected]
 
 
@@ -90,7 +90,7 @@ def test_halving_shards_merges_neighbours(power: int, place: int) -> None:
     count = 1 << power
     parent, child = place * count >> 64, place * 2 * count >> 64
     assert child // 2 == parent
-    assert Shard("x", parent, count).lowest == Shard("x", 2 * parent, 2 * count).lowest
+    assert Shard("x", parent, count).hash_start == Shard("x", 2 * parent, 2 * count).hash_start
 
 
 def test_every_fact_survives(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_shard_slices_equal_brute_force(tmp_path: Path, count: int) -> None:
         for split in ("train", "val", "test"):
             for number in range(count):
                 shard = Shard(split, number, count)
-                mine = list(manifest.clips(split=split, lowest=shard.lowest, below=shard.below))
+                mine = list(manifest.clips(split=split, hash_start=shard.hash_start, hash_end=shard.hash_end))
                 assert mine == [
                     c for c in ordered if c.split == split and clip_hash(c.clip_id) * count >> 64 == number
                 ]
@@ -172,10 +172,10 @@ def test_any_slice_equals_brute_force(tmp_path_factory: pytest.TempPathFactory, 
     if not path.exists():
         write_tables(str(path), [to_table(some(60))], INFO)
     ends = st.sampled_from([0, *hashes, *(h + 1 for h in hashes), HASH_SPACE])
-    lowest, below = data.draw(ends), data.draw(ends)
+    hash_start, hash_end = data.draw(ends), data.draw(ends)
     with Manifest(str(path)) as manifest:
-        found = [clip_hash(c.clip_id) for c in manifest.clips(lowest=lowest, below=below)]
-    assert found == [h for h in hashes if lowest <= h < below]
+        found = [clip_hash(c.clip_id) for c in manifest.clips(hash_start=hash_start, hash_end=hash_end)]
+    assert found == [h for h in hashes if hash_start <= h < hash_end]
 
 
 @pytest.mark.usefixtures("small_groups")
@@ -194,7 +194,7 @@ def test_a_slice_reads_only_its_row_groups(tmp_path: Path, monkeypatch: pytest.M
         groups = pq.ParquetFile(path).num_row_groups
         assert groups == 30
         shard = Shard("train", 0, 16)
-        assert list(manifest.clips(lowest=shard.lowest, below=shard.below))
+        assert list(manifest.clips(hash_start=shard.hash_start, hash_end=shard.hash_end))
     assert read == list(range(len(read)))
     assert len(read) <= 5
 
@@ -256,7 +256,7 @@ def test_colliding_hashes_are_ordered_by_name(monkeypatch: pytest.MonkeyPatch, t
     path = str(tmp_path / "m")
     write_tables(path, [to_table([clip("b"), clip("c"), clip("a")])], INFO)
     with Manifest(path) as manifest:
-        assert [c.clip_id for c in manifest.clips(lowest=5, below=6)] == ["a", "b", "c"]
+        assert [c.clip_id for c in manifest.clips(hash_start=5, hash_end=6)] == ["a", "b", "c"]
 
 
 def valid(path: Path) -> bytes:

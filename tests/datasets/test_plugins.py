@@ -12,27 +12,27 @@ from reelmill.datasets.errors import UsageError
 
 
 def test_what_has_the_name_is_given_with_its_module() -> None:
-    module, found = plugins.find("collections:OrderedDict", subject="x")
+    module, found = plugins.load_object("collections:OrderedDict", subject="x")
     assert module.__name__ == "collections"
     assert found is module.OrderedDict
 
 
 def test_a_name_that_the_module_lacks_is_none() -> None:
-    assert plugins.find("collections:nothing_of_this_name", subject="x")[1] is None
+    assert plugins.load_object("collections:nothing_of_this_name", subject="x")[1] is None
 
 
 def test_the_working_directory_is_looked_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "module_beside_params.py").write_text("answer = 42\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
-    assert plugins.find("module_beside_params:answer", subject="x")[1] == 42
+    assert plugins.load_object("module_beside_params:answer", subject="x")[1] == 42
 
 
 @pytest.mark.parametrize("place", ["no_such_module_at_all:x", ":x"])
 def test_a_module_that_cannot_be_imported_is_named(place: str) -> None:
     module = place.partition(":")[0]
     with pytest.raises(UsageError, match=f"^column 'mine': cannot import {module!r}: "):
-        plugins.find(place, subject="column 'mine'")
+        plugins.load_object(place, subject="column 'mine'")
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_module_that_cannot_be_imported_is_named(place: str) -> None:
 def test_a_value_is_taken_as_its_annotation_has_it(
     value: object, annotation: object, expected: object
 ) -> None:
-    assert plugins.checked(value, annotation, subject="x") == expected
+    assert plugins.validate_value(value, annotation, subject="x") == expected
 
 
 @pytest.mark.parametrize(
@@ -58,6 +58,6 @@ def test_a_value_is_taken_as_its_annotation_has_it(
 )
 def test_a_value_of_another_type_is_refused_in_one_line(value: object, annotation: object) -> None:
     with pytest.raises(UsageError) as error:
-        plugins.checked(value, annotation, subject="argument size")
+        plugins.validate_value(value, annotation, subject="argument size")
     assert str(error.value).startswith(f"argument size = {value!r}: ")
     assert "\n" not in str(error.value)

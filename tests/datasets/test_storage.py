@@ -209,8 +209,8 @@ def put(path: str, content: bytes) -> None:
 def test_every_name_comes_back(base: str) -> None:
     for number, name in enumerate([*NAMES, *DECOYS]):
         put(storage.join(base, name), b"x" * number)
-    assert storage.names(base) == sorted([*NAMES, *DECOYS])
-    assert storage.names(base + "/") == sorted([*NAMES, *DECOYS])
+    assert storage.list_names(base) == sorted([*NAMES, *DECOYS])
+    assert storage.list_names(base + "/") == sorted([*NAMES, *DECOYS])
     for number, name in enumerate([*NAMES, *DECOYS]):
         path = storage.join(base, name)
         assert storage.exists(path)
@@ -228,7 +228,7 @@ def test_remove_takes_one_file_and_no_other(base: str, name: str) -> None:
     for each in [*NAMES, *DECOYS]:
         put(storage.join(base, each), b"x")
     storage.remove(storage.join(base, name))
-    assert storage.names(base) == sorted({*NAMES, *DECOYS} - {name})
+    assert storage.list_names(base) == sorted({*NAMES, *DECOYS} - {name})
     storage.remove(storage.join(base, name))
 
 
@@ -240,7 +240,7 @@ def test_write_bytes_replaces(base: str, name: str) -> None:
     for content in (b"old", b"newer", b""):
         storage.write_bytes(path, content)
         assert storage.read_bytes(path) == content
-    assert storage.names(base) == sorted([*DECOYS, name])
+    assert storage.list_names(base) == sorted([*DECOYS, name])
     assert all(storage.read_bytes(storage.join(base, each)) == b"decoy" for each in DECOYS)
 
 
@@ -264,7 +264,7 @@ def test_write_bytes_that_fails_leaves_the_old_content(base: str, monkeypatch: p
     with pytest.raises(OSError, match="No space left"):
         storage.write_bytes(path, b"half")
     assert storage.read_bytes(path) == b"old"
-    assert storage.names(base) == ["a[1].txt"]
+    assert storage.list_names(base) == ["a[1].txt"]
 
 
 def test_a_reader_never_meets_half_a_file(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,24 +289,24 @@ def test_folders_are_among_the_names(base: str) -> None:
     put(storage.join(base, "frames", "deep", "er"), b"")
     put(storage.join(base, "manifest.parquet"), b"")
     put(base + "-not-inside", b"")
-    assert storage.names(base) == ["frames", "manifest.parquet"]
-    assert storage.names(storage.join(base, "frames")) == ["column.json", "deep"]
+    assert storage.list_names(base) == ["frames", "manifest.parquet"]
+    assert storage.list_names(storage.join(base, "frames")) == ["column.json", "deep"]
 
 
 def test_remove_folder(base: str) -> None:
     for path in ("frames/a", "frames/deep/b", "frames2/c", "framesd", "frame"):
         put(storage.join(base, path), b"")
     storage.remove_folder(storage.join(base, "frames"))
-    assert storage.names(base) == ["frame", "frames2", "framesd"]
+    assert storage.list_names(base) == ["frame", "frames2", "framesd"]
     storage.remove_folder(storage.join(base, "frames"))
     storage.remove_folder(storage.join(base, "frames2"))
-    assert storage.names(base) == ["frame", "framesd"]
+    assert storage.list_names(base) == ["frame", "framesd"]
 
 
 def test_what_is_not_there(base: str) -> None:
     nothing = storage.join(base, "nothing")
     assert not storage.exists(nothing)
-    assert storage.names(nothing) == []
+    assert storage.list_names(nothing) == []
     storage.remove(nothing)
     storage.remove_folder(nothing)
     for look in (storage.size, storage.read_bytes, storage.open_read):
@@ -341,7 +341,8 @@ def test_temporary_names_lie_beside_their_target(path: str, folder: str) -> None
     for name in made:
         assert name.startswith(folder)
         assert "/" not in name[len(folder) :]
-        assert storage.is_temporary(name[len(folder) :])
+        assert name.startswith(f"{folder}.")
+        assert name.endswith(".tmp")
 
 
 @pytest.mark.parametrize(
@@ -385,7 +386,7 @@ def test_a_column_is_built_in_a_store_and_verifies(
 
     built = build(base)
     assert (built.written, built.quarantined, built.steps, built.clips_made) == (5, 1, 30, 5)
-    assert storage.names(base) == ["frames", "manifest.parquet"]
+    assert storage.list_names(base) == ["frames", "manifest.parquet"]
     found = verify_dataset(base)
     assert found.problems == []
     assert (found.clips, found.columns, found.records) == (6, 1, 5)

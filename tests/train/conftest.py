@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reelmill.datasets.column import Column
-from reelmill.datasets.records.feature_arrays import Vectors
+from reelmill.datasets.records.feature_arrays import ClipFeatures
 from reelmill.datasets.synthetic import (
     FRAME_US,
     Recording,
@@ -85,7 +85,7 @@ def numbered(tmp_path_factory: pytest.TempPathFactory) -> str:
     for split, i in clips:
         values = np.random.default_rng([i, len(split)]).normal(i % 5 // 2, 1, (2, 6)).astype(np.float32)
         values[:, 0] = i
-        vectors = Vectors(values=values, timestamps_us=[0, FRAME_US], rate=25.0)
+        vectors = ClipFeatures(values=values, timestamps_us=[0, FRAME_US], rate=25.0)
         made[f"{split}-{i}"] = features_payload(vectors, prefix="A")
     write_column(path, "numbers", made, kind="own", shards=2)
     return path

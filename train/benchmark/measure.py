@@ -18,7 +18,7 @@ from reelmill.datasets import storage
 from reelmill.datasets.column import Column
 from reelmill.datasets.errors import DatasetError
 from reelmill.datasets.records import keys
-from reelmill.datasets.records.sequence_example import Parsed
+from reelmill.datasets.records.sequence_example import SequenceExample
 from reelmill.datasets.synthetic import Recording, encode, write_dataset
 from reelmill.train.benchmark.report import Measured
 from reelmill.train.loading.loader import load
@@ -276,7 +276,7 @@ def _spread(rows: int) -> list[int]:
     return [int(row) for row in np.argsort((np.arange(rows) * 0.6180339887498949) % 1.0, kind="stable")]
 
 
-def _jpegs(record: Parsed) -> list[bytes]:
+def _jpegs(record: SequenceExample) -> list[bytes]:
     return [step[0] for step in record.feature_lists[keys.IMAGE_ENCODED][:CLIP_FRAMES]]
 
 

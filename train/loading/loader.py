@@ -12,7 +12,7 @@ from reelmill.datasets import storage
 from reelmill.datasets.errors import UsageError
 from reelmill.datasets.manifest import FILE_NAME, Manifest
 from reelmill.datasets.records import keys
-from reelmill.datasets.records.sequence_example import Parsed
+from reelmill.datasets.records.sequence_example import SequenceExample
 from reelmill.train.loading.clip_sampling import Sampling, aligned
 from reelmill.train.loading.device_prefetch import checked_device, on_device
 from reelmill.train.loading.graph_checks import asserted
@@ -121,7 +121,7 @@ class Loader:
     def _column_of(self, stream: Stream) -> int:
         return next(i for i, streams in enumerate(self._streams) if stream in streams)
 
-    def _check_first(self, first: Parsed) -> None:
+    def _check_first(self, first: SequenceExample) -> None:
         assert self._pictorial is not None
         height, width = self._pictorial.size(
             {key: values[0] for key, values in first.context.items() if values}

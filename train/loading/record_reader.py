@@ -16,7 +16,7 @@ from reelmill.datasets import storage
 from reelmill.datasets.column import Column, Shard, column_names
 from reelmill.datasets.errors import DatasetError, UsageError, one_line
 from reelmill.datasets.manifest import Manifest
-from reelmill.datasets.records.sequence_example import Parsed, parse
+from reelmill.datasets.records.sequence_example import SequenceExample, parse
 from reelmill.datasets.records.tfrecord import read_record_at
 from reelmill.train.loading.graph_checks import asserted
 from reelmill.train.loading.service_server import FORGOTTEN
@@ -48,7 +48,7 @@ class Records:
     def __len__(self) -> int:
         return len(self.offset)
 
-    def record(self, row: int) -> Parsed:
+    def record(self, row: int) -> SequenceExample:
         """A row's record, read without TensorFlow. Raises DatasetError."""
         with storage.open_read(self.files[int(self.shard[row])]) as file:
             return parse(read_record_at(file, int(self.offset[row]), size=int(self.size[row])))
@@ -145,7 +145,7 @@ def locate(dataset: str, column: str, *, split: str) -> Records:
 
 
 def _check_shards(column: Column, shards: Sequence[Shard], rows: Any) -> None:
-    there = set(storage.names(column.folder))
+    there = set(storage.list_names(column.folder))
     for number in pc.unique(rows["shard"]).to_pylist():
         if number >= len(shards):
             raise DatasetError(f"{column.folder}: the index names shard {number} of {len(shards)}")

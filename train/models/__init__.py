@@ -101,7 +101,7 @@ def find(name: str) -> Builder:
         )
     place = MODELS.get(name, name)
     builder: Builder | None
-    module, builder = plugins.find(place, subject=f"model {name!r}")
+    module, builder = plugins.load_object(place, subject=f"model {name!r}")
     function = place.partition(":")[2]
     if builder is None or not callable(builder):
         raise UsageError(f"model {name!r}: {module.__name__} has no function {function!r}")
@@ -126,7 +126,7 @@ def checked(builder: Builder, arguments: Mapping[str, Any]) -> dict[str, Any]:
         if key not in known and not takes_any:
             raise UsageError(f"there is no argument {key!r}; valid are {', '.join(known) or 'none'}")
         annotation = known[key].annotation if key in known else inspect.Parameter.empty
-        values[key] = plugins.checked(value, annotation, subject=f"argument {key}")
+        values[key] = plugins.validate_value(value, annotation, subject=f"argument {key}")
     for key, parameter in known.items():
         if parameter.default is parameter.empty and key not in values:
             raise UsageError(f"its argument {key!r} is missing")

@@ -8,7 +8,13 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from reelmill.datasets.errors import DatasetError
-from reelmill.datasets.records.feature_arrays import Vectors, dequantise, from_features, quantise, to_features
+from reelmill.datasets.records.feature_arrays import (
+    ClipFeatures,
+    decode_features,
+    dequantise,
+    encode_features,
+    quantise,
+)
 from reelmill.datasets.records.sequence_example import parse, serialize
 
 RANGES = [(-2.0, 2.0), (0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (-0.3, 7.1), (-1e-3, 1e-3), (5.0, 1e4)]
@@ -19,8 +25,8 @@ stored_values = st.sampled_from(["float32", "float16", "uint8"]).flatmap(
 )
 
 
-def stored(vectors: Vectors, prefix: str = "RGB") -> Any:
-    return parse(serialize(*to_features(vectors, prefix=prefix)))
+def stored(vectors: ClipFeatures, prefix: str = "RGB") -> Any:
+    return parse(serialize(*encode_features(vectors, prefix=prefix)))
 
 
 def times(count: int) -> list[int]:
@@ -29,8 +35,10 @@ def times(count: int) -> list[int]:
 
 @given(stored_values)
 def test_what_goes_in_comes_out(values: NDArray[Any]) -> None:
-    before = Vectors(values=values, timestamps_us=times(len(values)), rate=12.5, minimum=-1.0, maximum=3.0)
-    after = from_features(stored(before), prefix="RGB")
+    before = ClipFeatures(
+        values=values, timestamps_us=times(len(values)), rate=12.5, minimum=-1.0, maximum=3.0
+    )
+    after = decode_features(stored(before), prefix="RGB")
     assert (after.values.dtype, after.values.shape) == (values.dtype, values.shape)
     assert after.values.tobytes() == values.tobytes()
     assert list(after.timestamps_us) == times(len(values))
@@ -42,22 +50,24 @@ def test_what_goes_in_comes_out(values: NDArray[Any]) -> None:
 
 def test_bytes_are_little_endian_whatever_the_array_is() -> None:
     values = np.array([[1.5, -2.0]], ">f2").astype("<f2")
-    record = stored(Vectors(values=values, timestamps_us=[0], rate=1.0))
+    record = stored(ClipFeatures(values=values, timestamps_us=[0], rate=1.0))
     assert record.feature_lists["RGB/feature/bytes"] == [[bytes([0x00, 0x3E, 0x00, 0xC0])]]
 
 
 def test_two_prefixes_in_one_record() -> None:
-    one = Vectors(values=np.ones((2, 3), np.float32), timestamps_us=[0, 1], rate=1.0)
-    two = Vectors(values=np.zeros((4, 5), np.uint8), timestamps_us=times(4), rate=2.0)
-    joined = serialize(*to_features(one, prefix="RGB")) + serialize(*to_features(two, prefix="AUDIO"))
-    assert from_features(parse(joined), prefix="RGB").values.shape == (2, 3)
-    assert from_features(parse(joined), prefix="AUDIO").values.shape == (4, 5)
+    one = ClipFeatures(values=np.ones((2, 3), np.float32), timestamps_us=[0, 1], rate=1.0)
+    two = ClipFeatures(values=np.zeros((4, 5), np.uint8), timestamps_us=times(4), rate=2.0)
+    joined = serialize(*encode_features(one, prefix="RGB")) + serialize(*encode_features(two, prefix="AUDIO"))
+    assert decode_features(parse(joined), prefix="RGB").values.shape == (2, 3)
+    assert decode_features(parse(joined), prefix="AUDIO").values.shape == (4, 5)
 
 
 def test_tensorflow_reads_the_floats(tf: Any) -> None:
     """As MediaSequence's readers do: a list of floats for each step, and its time."""
     values = np.random.default_rng(0).normal(size=(5, 2, 3)).astype(np.float32)
-    data = serialize(*to_features(Vectors(values=values, timestamps_us=times(5), rate=25.0), prefix="RGB"))
+    data = serialize(
+        *encode_features(ClipFeatures(values=values, timestamps_us=times(5), rate=25.0), prefix="RGB")
+    )
     context, lists = tf.io.parse_single_sequence_example(
         data,
         context_features={
@@ -121,12 +131,12 @@ def test_quantising_keeps_the_order(values: NDArray[np.float64]) -> None:
 
 def whole() -> tuple[dict[str, Any], dict[str, Any]]:
     values = np.arange(12, dtype=np.float16).reshape(3, 2, 2)
-    return to_features(Vectors(values=values, timestamps_us=times(3), rate=1.0), prefix="RGB")
+    return encode_features(ClipFeatures(values=values, timestamps_us=times(3), rate=1.0), prefix="RGB")
 
 
 def test_another_prefix() -> None:
     with pytest.raises(DatasetError, match="without features of the prefix 'FLOW'"):
-        from_features(parse(serialize(*whole())), prefix="FLOW")
+        decode_features(parse(serialize(*whole())), prefix="FLOW")
 
 
 @pytest.mark.parametrize("missing", ["RGB/feature/bytes", "RGB/feature/timestamp"])
@@ -134,7 +144,7 @@ def test_a_list_that_is_missing(missing: str) -> None:
     context, lists = whole()
     del lists[missing]
     with pytest.raises(DatasetError, match=f"a record without the list '{missing}'"):
-        from_features(parse(serialize(context, lists)), prefix="RGB")
+        decode_features(parse(serialize(context, lists)), prefix="RGB")
 
 
 @pytest.mark.parametrize(
@@ -149,17 +159,17 @@ def test_a_list_that_is_missing(missing: str) -> None:
 def test_a_context_that_does_not_fit(changes: dict[str, Any], said: str) -> None:
     context, lists = whole()
     with pytest.raises(DatasetError, match=said):
-        from_features(parse(serialize({**context, **changes}, lists)), prefix="RGB")
+        decode_features(parse(serialize({**context, **changes}, lists)), prefix="RGB")
 
 
 def test_lists_of_different_lengths() -> None:
     context, lists = whole()
     lists["RGB/feature/timestamp"] = [0, 1]
     with pytest.raises(DatasetError, match=r"not of the shape \[2, 2, 2\]"):
-        from_features(parse(serialize(context, lists)), prefix="RGB")
-    context, lists = to_features(
-        Vectors(values=np.ones((2, 2), np.float32), timestamps_us=[0, 1], rate=1.0), prefix="RGB"
+        decode_features(parse(serialize(context, lists)), prefix="RGB")
+    context, lists = encode_features(
+        ClipFeatures(values=np.ones((2, 2), np.float32), timestamps_us=[0, 1], rate=1.0), prefix="RGB"
     )
     lists["RGB/feature/floats"] = [[1.0], [1.0, 2.0, 3.0]]
     with pytest.raises(DatasetError, match=r"not of the shape \[2, 2\]"):
-        from_features(parse(serialize(context, lists)), prefix="RGB")
+        decode_features(parse(serialize(context, lists)), prefix="RGB")

@@ -14,7 +14,13 @@ from reelmill.datasets.errors import CorruptRecordError, DatasetError
 from reelmill.datasets.records.feature_arrays import dequantise, quantise
 from reelmill.datasets.records.sequence_example import serialize
 from reelmill.datasets.records.tfrecord import write_record
-from reelmill.datasets.records.youtube8m import Video, extractor_quantise, from_record, read_videos, to_record
+from reelmill.datasets.records.youtube8m import (
+    Video,
+    extractor_quantise,
+    parse_video,
+    read_videos,
+    serialize_video,
+)
 
 EVERY = np.arange(256, dtype=np.uint8)
 MAX_FRAMES = 300
@@ -63,7 +69,7 @@ def test_the_starter_codes_reader_reads_it(tf: Any) -> None:
     features = {name: extractor_quantise(values) for name, values in floats.items()}
     video = Video(video_id="ab/ü.mp4", labels=[7, 0, 3], features=features)
     video_id, matrix, labels, frames = frame_level(
-        tf, to_record(video), sizes={"rgb": 1024, "audio": 128}, classes=9
+        tf, serialize_video(video), sizes={"rgb": 1024, "audio": 128}, classes=9
     )
     assert video_id.decode() == "ab/ü.mp4"
     assert np.flatnonzero(labels).tolist() == [0, 3, 7]
@@ -77,9 +83,9 @@ def test_the_starter_codes_reader_reads_it(tf: Any) -> None:
 
 
 def test_a_video_without_labels(tf: Any) -> None:
-    record = to_record(Video(video_id="a", features={"rgb": EVERY[None]}))
+    record = serialize_video(Video(video_id="a", features={"rgb": EVERY[None]}))
     assert not frame_level(tf, record, sizes={"rgb": 256}, classes=3)[2].any()
-    assert list(from_record(record).labels) == []
+    assert list(parse_video(record).labels) == []
 
 
 def test_tensorflow_writes_what_we_read(tf: Any) -> None:
@@ -103,7 +109,7 @@ def test_tensorflow_writes_what_we_read(tf: Any) -> None:
             }
         ),
     )
-    video = from_record(example.SerializeToString())
+    video = parse_video(example.SerializeToString())
     assert (video.video_id, list(video.labels)) == ("videos/a.mp4", [3, 12])
     assert video.features["rgb"].tolist() == [[1, 2], [255, 0]]
     assert video.features["audio"].tolist() == [[0, 0, 0], [0, 0, 0]]
@@ -112,16 +118,16 @@ def test_tensorflow_writes_what_we_read(tf: Any) -> None:
 
 @given(videos)
 def test_what_goes_in_comes_out(video: Video) -> None:
-    record = to_record(video)
-    again = from_record(record)
+    record = serialize_video(video)
+    again = parse_video(record)
     assert (again.video_id, list(again.labels)) == (video.video_id, list(video.labels))
     for name, values in video.features.items():
         np.testing.assert_array_equal(again.features[name], values)
-    assert to_record(again) == record
+    assert serialize_video(again) == record
 
 
 def test_the_key_of_the_first_release() -> None:
-    assert from_record(serialize({"video_id": "x"}, {"rgb": [b"ab"]})).video_id == "x"
+    assert parse_video(serialize({"video_id": "x"}, {"rgb": [b"ab"]})).video_id == "x"
 
 
 def by_the_extractor(features: NDArray[np.float32], low: float = -2.0, high: float = 2.0) -> list[int]:
@@ -178,7 +184,7 @@ def test_values_that_are_not_finite(value: float) -> None:
 )
 def test_records_of_another_kind(record: bytes, said: str) -> None:
     with pytest.raises(DatasetError, match=said):
-        from_record(record)
+        parse_video(record)
 
 
 def test_a_file_of_records(tmp_path: Path) -> None:
@@ -186,7 +192,7 @@ def test_a_file_of_records(tmp_path: Path) -> None:
     made = [Video(video_id=str(i), labels=[i], features={"rgb": EVERY[None, i:]}) for i in range(3)]
     with path.open("wb") as file:
         for video in made:
-            write_record(file, to_record(video))
+            write_record(file, serialize_video(video))
     assert [video.video_id for video in read_videos(str(path))] == ["0", "1", "2"]
     content = bytearray(path.read_bytes())
     content[-10] ^= 1

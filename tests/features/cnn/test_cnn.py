@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from reelmill.datasets.errors import DatasetError, UsageError
 from reelmill.datasets.manifest import Clip
 from reelmill.datasets.records import keys
-from reelmill.datasets.records.feature_arrays import Vectors, from_features
+from reelmill.datasets.records.feature_arrays import ClipFeatures, decode_features
 from reelmill.datasets.records.sequence_example import parse, serialize
 from reelmill.features.cnn import network
 from reelmill.features.cnn.applications import applications, default_size, path_identity
@@ -93,9 +93,9 @@ def made(recipe: CnnRecipe, *records: bytes) -> list[Payload | ClipError]:
     return list(recipe.maker().make(requests))
 
 
-def stored(payload: Payload | ClipError, *, prefix: str = "RGB") -> Vectors:
+def stored(payload: Payload | ClipError, *, prefix: str = "RGB") -> ClipFeatures:
     assert isinstance(payload, Payload), payload
-    return from_features(parse(payload.data), prefix=prefix)
+    return decode_features(parse(payload.data), prefix=prefix)
 
 
 def rgb(**options: Any) -> CnnRecipe:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from reelmill.datasets.column import Column
 from reelmill.datasets.manifest import Clip
-from reelmill.datasets.records.feature_arrays import from_features
+from reelmill.datasets.records.feature_arrays import decode_features
 from reelmill.datasets.records.sequence_example import parse
 from reelmill.datasets.verify import verify_dataset
 from reelmill.features.audio.recipe import AudioOptions, AudioRecipe
@@ -66,7 +66,7 @@ def test_tensorflow_reads_waveform_and_log_mel(
         assert hertz == pytest.approx(300 + 100 * int(clip_id[-5]), abs=3)
         assert len(lists["LOG_MEL/feature/floats"]) == index[clip_id] == 1
         assert lists["LOG_MEL/feature/timestamp"].numpy().tolist() == [0]
-        patches = from_features(parse(record), prefix="LOG_MEL")
+        patches = decode_features(parse(record), prefix="LOG_MEL")
         assert patches.values.shape == (1, 96, 64)
         assert patches.rate == pytest.approx(1 / 0.96)
     assert verify_dataset(str(moving_dataset)).problems == []
@@ -86,10 +86,10 @@ def test_waveform_or_log_mel_only(
     for clip_id, record in stored_records(moving_dataset / "mels").items():
         parsed = parse(record)
         assert set(parsed.feature_lists) == {"LOG_MEL/feature/bytes", "LOG_MEL/feature/timestamp"}
-        patches = from_features(parsed, prefix="LOG_MEL")
+        patches = decode_features(parsed, prefix="LOG_MEL")
         assert patches.values.dtype == np.float16
         assert list(patches.timestamps_us) == [100_000 * k for k in range(len(patches.values))]
-        fine = from_features(whole[clip_id], prefix="LOG_MEL").values[0]
+        fine = decode_features(whole[clip_id], prefix="LOG_MEL").values[0]
         assert patches.values[0] == pytest.approx(fine, abs=5e-3)
         # the second patch begins ten spectra after the first
         assert np.array_equal(patches.values[0, 10:], patches.values[1, :-10])

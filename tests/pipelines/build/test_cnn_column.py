@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from reelmill.datasets.column import Column
 from reelmill.datasets.errors import BuildError, UsageError
 from reelmill.datasets.records import keys
-from reelmill.datasets.records.feature_arrays import from_features
-from reelmill.datasets.records.sequence_example import Parsed, parse
+from reelmill.datasets.records.feature_arrays import decode_features
+from reelmill.datasets.records.sequence_example import SequenceExample, parse
 from reelmill.datasets.verify import verify_dataset
 from reelmill.features.cnn.recipe import CnnOptions, CnnRecipe
 from reelmill.pipelines.build.builder import BuildResult
@@ -23,7 +23,7 @@ BuildRecipe = Callable[..., BuildResult]
 Records = Callable[[Path], dict[str, bytes]]
 
 
-def pictures(record: Parsed, *, every: int, size: int) -> NDArray[np.float32]:
+def pictures(record: SequenceExample, *, every: int, size: int) -> NDArray[np.float32]:
     """Every n-th frame, its central square of 64x64 pixels enlarged: [n, size, size, 3] RGB."""
     images = []
     for step in record.feature_lists[keys.IMAGE_ENCODED][::every]:
@@ -52,7 +52,7 @@ def test_fc2_of_vgg16_equals_a_direct_call_of_the_model(
     assert list(features) == list(images)
     for clip_id in features:
         record, frames = parse(features[clip_id]), parse(images[clip_id])
-        vectors = from_features(record, prefix="RGB")
+        vectors = decode_features(record, prefix="RGB")
         batch = keras.applications.vgg16.preprocess_input(pictures(frames, every=5, size=224))
         expected = np.asarray(model(batch, training=False))
         assert vectors.values.shape == (len(batch), 4096)

@@ -21,7 +21,7 @@ import pytest
 from reelmill.datasets.column import Column
 from reelmill.datasets.errors import BuildError, DatasetError, UsageError
 from reelmill.datasets.manifest import Manifest
-from reelmill.datasets.records.feature_arrays import from_features
+from reelmill.datasets.records.feature_arrays import decode_features
 from reelmill.datasets.records.sequence_example import parse
 from reelmill.datasets.verify import verify_dataset
 from reelmill.features.frames.recipe import FramesOptions, FramesRecipe
@@ -228,7 +228,7 @@ def test_the_column_of_the_guide_holds_histograms(
     columns = [stored_records(moving_dataset / name) for name in ("grey", "frames")]
     assert list(columns[0]) == list(columns[1])
     for grey, frames in zip(*(column.values() for column in columns), strict=True):
-        stored = from_features(parse(grey), prefix="GREY")
+        stored = decode_features(parse(grey), prefix="GREY")
         jpegs = [step[0] for step in parse(frames).feature_lists["image/encoded"]]
         pictures: list[Any] = [
             cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_GRAYSCALE) for jpeg in jpegs

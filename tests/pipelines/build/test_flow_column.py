@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from reelmill.datasets.column import Column
 from reelmill.datasets.manifest import Clip
 from reelmill.datasets.records import keys
-from reelmill.datasets.records.sequence_example import Parsed, parse
+from reelmill.datasets.records.sequence_example import SequenceExample, parse
 from reelmill.datasets.synthetic import Recording, encode, texture, wandering_clip, write_dataset
 from reelmill.features.flow.encoding import FlowFigures, decode_flow
 from reelmill.features.flow.estimators import forward_flow, reproducible, settings_of
@@ -36,7 +36,7 @@ def flow_recipe(**options: Any) -> FlowRecipe:
     return FlowRecipe(options=FlowOptions(**options))
 
 
-def flows_of(record: Parsed) -> list[NDArray[np.float32]]:
+def flows_of(record: SequenceExample) -> list[NDArray[np.float32]]:
     (saturation,) = record.context[keys.FLOW_SATURATION]
     return [decode_flow(step[0], saturation=saturation) for step in record.feature_lists[keys.FLOW_ENCODED]]
 

@@ -67,9 +67,11 @@ def test_weight_of_a_shard_is_that_of_its_clips(tmp_path: Path) -> None:
         weights = shard_weights(manifest, {"train": 4, "val": 3})
         assert [shard for shard in weights if shard.split == "val"] == [Shard("val", n, 3) for n in range(3)]
         for shard, weight in weights.items():
-            members = list(manifest.clips(split=shard.split, lowest=shard.lowest, below=shard.below))
+            members = list(
+                manifest.clips(split=shard.split, hash_start=shard.hash_start, hash_end=shard.hash_end)
+            )
             assert all(
-                shard.lowest <= clip_hash(clip.clip_id) < shard.below <= HASH_SPACE for clip in members
+                shard.hash_start <= clip_hash(clip.clip_id) < shard.hash_end <= HASH_SPACE for clip in members
             )
             assert weight == sum(CLIP_OVERHEAD_US + duration_us(clip) for clip in members)
 

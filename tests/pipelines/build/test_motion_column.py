@@ -10,7 +10,7 @@ import pytest
 from reelmill.datasets.column import Column
 from reelmill.datasets.manifest import Clip
 from reelmill.datasets.records import keys
-from reelmill.datasets.records.feature_arrays import from_features
+from reelmill.datasets.records.feature_arrays import decode_features
 from reelmill.datasets.records.sequence_example import parse
 from reelmill.datasets.verify import verify_dataset
 from reelmill.features.motion.recipe import MotionOptions, MotionRecipe
@@ -45,7 +45,7 @@ def test_vectors_are_the_known_motion_at_the_times_of_the_frames(
     frames = stored_records(moving_dataset / "frames")
     for clip_id, record in stored_records(moving_dataset / "motion").items():
         parsed = parse(record)
-        motion = from_features(parsed, prefix="MOTION")
+        motion = decode_features(parsed, prefix="MOTION")
         stamps = parse(frames[clip_id]).feature_lists[keys.IMAGE_TIMESTAMP]
         assert list(motion.timestamps_us) == [time for (time,) in stamps]
         assert motion.values.shape == (len(stamps), 4, 6, 2)
@@ -78,10 +78,10 @@ def test_half_precision_and_larger_cells(
     build_motion("coarse", cell=32, dtype="float16")
     fine, coarse = (stored_records(moving_dataset / name) for name in ("motion", "coarse"))
     for clip_id, record in coarse.items():
-        values = from_features(parse(record), prefix="MOTION").values
+        values = decode_features(parse(record), prefix="MOTION").values
         assert values.dtype == np.float16
         assert values.shape[1:] == (2, 3, 2)
-        whole = from_features(parse(fine[clip_id]), prefix="MOTION").values
+        whole = decode_features(parse(fine[clip_id]), prefix="MOTION").values
         assert np.abs(np.median(values[1:, ..., 0]) - np.median(whole[1:, ..., 0])) < 0.3
 
 

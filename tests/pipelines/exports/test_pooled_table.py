@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from reelmill.datasets.column import Column
 from reelmill.datasets.errors import DatasetError, UsageError
 from reelmill.datasets.manifest import Clip
-from reelmill.datasets.records.feature_arrays import Vectors, from_features, to_features
+from reelmill.datasets.records.feature_arrays import ClipFeatures, decode_features, encode_features
 from reelmill.datasets.records.sequence_example import serialize
 from reelmill.features.pooling import RankOptions, pool
 from reelmill.features.recipe import ClipError, ClipMaker, ColumnOptions, Payload, Recipe, Request
@@ -82,8 +82,8 @@ class _Maker(ClipMaker):
             values = features_of(request.clip, prefix, self.options)
             stored = values.astype(self.options.dtype)
             times = [1_000_000 * i for i in range(len(stored))]
-            vectors = Vectors(values=stored, timestamps_us=times, rate=1.0)
-            data += serialize(*to_features(vectors, prefix=prefix))
+            vectors = ClipFeatures(values=stored, timestamps_us=times, rate=1.0)
+            data += serialize(*encode_features(vectors, prefix=prefix))
             steps = len(stored)
         return Payload(data=data, steps=steps)
 
@@ -184,7 +184,7 @@ def test_motion_and_sound(moving_dataset: Path, moving_collection: Path, build_r
     for name, prefix in (("motion", "MOTION"), ("audio", "LOG_MEL")):
         rows = table_of(moving_dataset, name).to_pylist()
         stored = [
-            from_features(parsed, prefix=prefix).values
+            decode_features(parsed, prefix=prefix).values
             for _, parsed in records(Column(str(moving_dataset), name))
         ]
         assert [row["steps"] for row in rows] == [len(values) for values in stored]

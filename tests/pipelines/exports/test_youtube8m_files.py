@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from reelmill.datasets.column import Column
 from reelmill.datasets.errors import DatasetError, UsageError
 from reelmill.datasets.manifest import Clip
-from reelmill.datasets.records.feature_arrays import Vectors, dequantise, to_features
+from reelmill.datasets.records.feature_arrays import ClipFeatures, dequantise, encode_features
 from reelmill.datasets.records.sequence_example import serialize
 from reelmill.datasets.records.youtube8m import Video, extractor_quantise, read_videos
 from reelmill.features.recipe import ClipError, ClipMaker, ColumnOptions, Payload, Recipe, Request
@@ -73,8 +73,8 @@ class _Maker(ClipMaker):
             raise ClipError("no_audio", "")
         values = made_steps(request.clip.clip_id, self.options)
         times = [STEP_US * i for i in range(len(values))]
-        vectors = Vectors(values=values, timestamps_us=times, rate=2.5)
-        return Payload(data=serialize(*to_features(vectors, prefix="RGB")), steps=len(values))
+        vectors = ClipFeatures(values=values, timestamps_us=times, rate=2.5)
+        return Payload(data=serialize(*encode_features(vectors, prefix="RGB")), steps=len(values))
 
 
 @pytest.fixture

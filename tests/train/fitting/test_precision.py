@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from click.testing import CliRunner
 
-from reelmill.datasets.records.feature_arrays import Vectors
+from reelmill.datasets.records.feature_arrays import ClipFeatures
 from reelmill.datasets.synthetic import (
     FRAME_US,
     Recording,
@@ -51,7 +51,7 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> str:
             noise = np.random.default_rng(i).normal(0, 0.3, (2, 3))
             values = (np.array(bits) * 2 - 1 + noise).astype(np.float32)
             made[clip] = features_payload(
-                Vectors(values=values, timestamps_us=[0, FRAME_US], rate=25.0), prefix="A"
+                ClipFeatures(values=values, timestamps_us=[0, FRAME_US], rate=25.0), prefix="A"
             )
     write_dataset(path, recordings, labels=CLASSES, shards=1)
     write_column(path, "senses", made, kind="own", shards=1)

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from reelmill.datasets.errors import UsageError
 from reelmill.datasets.records import keys
-from reelmill.datasets.records.feature_arrays import Vectors
+from reelmill.datasets.records.feature_arrays import ClipFeatures
 from reelmill.datasets.synthetic import (
     FRAME_US,
     Recording,
@@ -75,8 +75,8 @@ def moving(tmp_path_factory: pytest.TempPathFactory) -> str:
     times = [FRAME_US * i for i in range(STEPS)]
     size = {keys.FEATURE_HEIGHT: HEIGHT, keys.FEATURE_WIDTH: WIDTH}
 
-    def vectors(values: np.ndarray) -> Vectors:
-        return Vectors(values=values, timestamps_us=times, rate=25.0)
+    def vectors(values: np.ndarray) -> ClipFeatures:
+        return ClipFeatures(values=values, timestamps_us=times, rate=25.0)
 
     write_column(path, "flow", {c: flow_payload(noisy(c, HEIGHT, WIDTH)) for c in directions}, shards=2)
     motion = {

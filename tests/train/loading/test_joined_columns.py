@@ -15,12 +15,12 @@ import reelmill
 from reelmill.datasets.column import Column
 from reelmill.datasets.errors import DatasetError, UsageError
 from reelmill.datasets.records import keys
-from reelmill.datasets.records.feature_arrays import Vectors, dequantise, quantise
+from reelmill.datasets.records.feature_arrays import ClipFeatures, dequantise, quantise
 from reelmill.datasets.records.sequence_example import parse, serialize
 from reelmill.datasets.records.tfrecord import read_record_at
 from reelmill.datasets.synthetic import (
     FRAME_US,
-    Made,
+    ClipPayload,
     Recording,
     encode,
     features_payload,
@@ -76,11 +76,13 @@ def signal_of(clip: int) -> np.ndarray:
     return np.random.default_rng(100 + clip).uniform(-1, 1, 3000 + 100 * clip).astype(np.float32)
 
 
-def vectors_of(clip: int, steps: int, rate: float, *, first_us: int = 0, dtype: str = "float32") -> Vectors:
+def vectors_of(
+    clip: int, steps: int, rate: float, *, first_us: int = 0, dtype: str = "float32"
+) -> ClipFeatures:
     values: Any = feature_rows(clip, steps, 6)
     values = quantise(values, minimum=-1.5, maximum=2.5) if dtype == "uint8" else values.astype(dtype)
     times = [first_us + round(i * 1e6 / rate) for i in range(steps)]
-    return Vectors(values=values, timestamps_us=times, rate=rate, minimum=-1.5, maximum=2.5)
+    return ClipFeatures(values=values, timestamps_us=times, rate=rate, minimum=-1.5, maximum=2.5)
 
 
 def grid_of(clip: int, rows: int = 6, columns: int = 8) -> np.ndarray:
@@ -107,7 +109,7 @@ def joined(tmp_path_factory: pytest.TempPathFactory) -> str:
     ]
     write_dataset(path, recordings, labels=["a", "b"], shards=2)
 
-    def column(name: str, make: Callable[[int], Made], kind: str | None = None) -> None:
+    def column(name: str, make: Callable[[int], ClipPayload], kind: str | None = None) -> None:
         made = {clip: make(i) for i, clip in enumerate(CLIPS) if i != LACKING.get(name)}
         write_column(path, name, made, kind=kind, shards=2)
 
@@ -119,27 +121,27 @@ def joined(tmp_path_factory: pytest.TempPathFactory) -> str:
     column("fast", lambda i: features_payload(vectors_of(i, 60, 125, dtype="float16"), prefix="X"), "own")
     column("bytes", lambda i: features_payload(vectors_of(i, STEPS, 25, dtype="uint8"), prefix="Y"), "own")
 
-    def motion(clip: int) -> Made:
+    def motion(clip: int) -> ClipPayload:
         times = [FRAME_US * i for i in range(STEPS)]
         more = {keys.FEATURE_HEIGHT: 2 * HEIGHT, keys.FEATURE_WIDTH: 2 * WIDTH}
-        made = Vectors(values=grid_of(clip).astype(np.float16), timestamps_us=times, rate=25.0)
+        made = ClipFeatures(values=grid_of(clip).astype(np.float16), timestamps_us=times, rate=25.0)
         return features_payload(made, prefix=keys.MOTION_PREFIX, more=more)
 
     column("motion", motion)
     column("sound", lambda i: sound_payload(signal_of(i), rate=RATE, start_us=20_000), "audio")
 
-    def audio(clip: int) -> Made:
+    def audio(clip: int) -> ClipPayload:
         sound = sound_payload(signal_of(clip), rate=RATE)
         mel = features_payload(vectors_of(clip, 3, 8), prefix=keys.LOG_MEL_PREFIX)
-        return Made(sound.data + mel.data, 3)
+        return ClipPayload(sound.data + mel.data, 3)
 
     column("audio", audio)
     column("mel", lambda i: features_payload(vectors_of(i, 3, 8), prefix=keys.LOG_MEL_PREFIX), "audio")
 
-    def two(clip: int) -> Made:
+    def two(clip: int) -> ClipPayload:
         flow = flow_payload(half, saturation=SATURATION)
         parts = [features_payload(vectors_of(clip, STEPS, 25), prefix=prefix) for prefix in ("RGB", "X")]
-        return Made(b"".join(part.data for part in [flow, *parts]), STEPS)
+        return ClipPayload(b"".join(part.data for part in [flow, *parts]), STEPS)
 
     column("two", two, "own")
     return path
@@ -483,7 +485,7 @@ def test_columns_that_do_not_fit_together_are_named(tmp_path: Path) -> None:
     write_column(path, "more", made, shards=3)
     with pytest.raises(DatasetError, match="'frames' and 'more' have 2 and 3 shards of split 'train'"):
         batches(path, ["frames", "more"], crop=8)
-    write_column(path, "empty", {c: Made(serialize({"a": 1}), 1) for c in CLIPS[:4]}, shards=2)
+    write_column(path, "empty", {c: ClipPayload(serialize({"a": 1}), 1) for c in CLIPS[:4]}, shards=2)
     with pytest.raises(UsageError, match="'empty' holds no frames, flow, features or sound"):
         batches(path, ["frames", "empty"], crop=8)
     write_column(path, "one", {"clip-0": made["clip-0"]}, shards=2)

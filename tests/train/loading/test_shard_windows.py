@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import reelmill
 from reelmill.datasets.column import Column
 from reelmill.datasets.errors import DatasetError, UsageError
-from reelmill.datasets.records.feature_arrays import Vectors
+from reelmill.datasets.records.feature_arrays import ClipFeatures
 from reelmill.datasets.synthetic import (
     FRAME_US,
     Recording,
@@ -47,8 +47,8 @@ def sharded(tmp_path_factory: pytest.TempPathFactory) -> str:
     write_dataset(path, recordings, labels=["a"], shards=SHARDS)
     times = [FRAME_US * i for i in range(STEPS)]
 
-    def features(number: int) -> Vectors:
-        return Vectors(values=np.full((STEPS, 2), number, np.float32), timestamps_us=times, rate=25.0)
+    def features(number: int) -> ClipFeatures:
+        return ClipFeatures(values=np.full((STEPS, 2), number, np.float32), timestamps_us=times, rate=25.0)
 
     made = {n: features_payload(features(i), prefix="X") for i, n in enumerate(names) if i not in (3, 11)}
     write_column(path, "own", made, kind="own", shards=SHARDS)

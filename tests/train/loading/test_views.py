@@ -35,7 +35,7 @@ def frames(name: str) -> list[bytes]:
 
 
 def flow(name: str, scale: int) -> np.ndarray:
-    """Vectors [t, h, w, 2] that tell where they are."""
+    """ClipFeatures [t, h, w, 2] that tell where they are."""
     height, width = (side // scale for side in SIZES[name])
     vectors = np.zeros((STEPS, height, width, 2))
     vectors[..., 0] = (np.arange(width) + 0.5 - width / 3) / 4

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from reelmill.datasets.errors import UsageError
 from reelmill.datasets.records import keys
-from reelmill.datasets.records.sequence_example import Parsed
+from reelmill.datasets.records.sequence_example import SequenceExample
 from reelmill.train.loading.clip_sampling import Sampling
 from reelmill.train.loading.streams.base import Pictorial, Stream
 from reelmill.train.loading.streams.features import FeatureStream, MotionStream, WaveformStream
@@ -18,7 +18,7 @@ RESERVED = ("timestamp", "clip_id", "label")
 """Keys of the loader's dictionaries that no column can have."""
 
 
-def streams_of(column: str, first: Parsed, *, picture: Picture, sampling: Sampling) -> list[Stream]:
+def streams_of(column: str, first: SequenceExample, *, picture: Picture, sampling: Sampling) -> list[Stream]:
     """The streams of one column: frames, flow, motion, sound, and features of any prefix.
 
     Sound is called ``waveform`` and log-mel features ``log_mel``. All else has the column's name; features beside
@@ -92,13 +92,13 @@ def check_keys(streams: Sequence[Stream]) -> None:
         taken.add(stream.key)
 
 
-def _prefixes(first: Parsed) -> list[str]:
-    """Prefixes of what :func:`reelmill.datasets.records.feature_arrays.to_features` wrote, sorted."""
+def _prefixes(first: SequenceExample) -> list[str]:
+    """Prefixes of what :func:`reelmill.datasets.records.feature_arrays.encode_features` wrote, sorted."""
     ending = "/" + keys.FEATURE_DTYPE
     return sorted(key.removesuffix(ending) for key in first.context if key.endswith(ending))
 
 
-def _features(prefix: str, first: Parsed, column: str, picture: Picture) -> Stream:
+def _features(prefix: str, first: SequenceExample, column: str, picture: Picture) -> Stream:
     def context(key: str) -> list[Any]:
         return first.context.get(keys.prefixed(prefix, key), [])
 
@@ -109,7 +109,7 @@ def _features(prefix: str, first: Parsed, column: str, picture: Picture) -> Stre
     return FeatureStream(column, prefix=prefix, dtype=dtype, dimensions=dimensions)
 
 
-def _waveform(first: Parsed, column: str, samples: int) -> Stream:
+def _waveform(first: SequenceExample, column: str, samples: int) -> Stream:
     def key(name: str) -> str:
         return keys.prefixed(keys.WAVEFORM_PREFIX, name)
 
@@ -121,6 +121,6 @@ def _waveform(first: Parsed, column: str, samples: int) -> Stream:
     return WaveformStream("waveform", samples=samples, timed=timed, rate_type=rate_type)
 
 
-def _type(first: Parsed, key: str) -> tf.DType:
+def _type(first: SequenceExample, key: str) -> tf.DType:
     """How a number is stored: writers differ, where a number is a whole one."""
     return tf.int64 if isinstance(first.context[key][0], int) else tf.float32

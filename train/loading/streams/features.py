@@ -128,7 +128,7 @@ class MotionStream(Pictorial):
         return content[self.height], content[self.width]
 
     def taken(self, content: Content, steps: tf.Tensor, cut: Cut) -> Sequence[tf.Tensor]:
-        """Vectors [k * t, gh, gw, 2] float32 of each crop."""
+        """ClipFeatures [k * t, gh, gw, 2] float32 of each crop."""
         grid = content[self.dimensions][:2]
         rows = self.values.rows(content, tf.reshape(steps, [-1]))
         whole = tf.reshape(rows, tf.concat([[cut.count], grid, [2]], 0))

@@ -162,13 +162,13 @@ class FlowStream(_JpegStream):
 
 
 def in_delivered_pixels(vectors: tf.Tensor, cut: Cut, size: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-    """Vectors [n, h, w, 2] in pixels of a picture of ``size`` (height, width), in those of the delivered one."""
+    """ClipFeatures [n, h, w, 2] in pixels of a picture of ``size`` (height, width), in those of the delivered one."""
     factors = _floats(cut.size) / _floats(tf.stack(size))
     return vectors * factors[::-1]
 
 
 def mirrored_vectors(vectors: tf.Tensor, flip: tf.Tensor | None) -> tf.Tensor:
-    """Vectors [n, h, w, 2] as in a mirror: also vx turns round."""
+    """ClipFeatures [n, h, w, 2] as in a mirror: also vx turns round."""
     if flip is None:
         return vectors
     return tf.cond(flip, lambda: tf.reverse(vectors, [2]) * [-1.0, 1.0], lambda: vectors)
