@@ -132,11 +132,8 @@ class SourceColumns:
 
 
 def _rows_by_clip(path: str, clip_ids: list[str]) -> dict[str, dict[str, Any]]:
-    """Read the rows of some clips from an index or ledger, one row group at a time."""
-    value_set = pa.array(clip_ids, pa.string())
-    rows = {}
+    """Read the rows of some clips from an index or ledger; the whole table is never in memory."""
+    in_shard = pc.field("clip_id").isin(pa.array(clip_ids, pa.string()))
     with storage.open_read(path) as file:
-        for batch in pq.ParquetFile(file).iter_batches():
-            selected = batch.filter(pc.is_in(batch["clip_id"], value_set=value_set))
-            rows.update({row["clip_id"]: row for row in selected.to_pylist()})
-    return rows
+        rows = pq.read_table(file, filters=in_shard).to_pylist()
+    return {row["clip_id"]: row for row in rows}

@@ -62,8 +62,8 @@ def plan_build(dataset: str, recipe: Recipe, manifest: Manifest, *, shards: int 
         dataset: path or URL of the dataset's folder.
         recipe: how to make the column.
         manifest: the clips.
-        shards: number of shards of each split; None: chosen from the manifest. Ignored for a recipe that is sharded
-            like another column.
+        shards: number of shards of each split; None: chosen from the manifest. Ignored if the recipe takes the
+            shards of another column.
 
     Raises:
         DatasetError: a column that the recipe depends on is missing or was built from a manifest with other splits.

@@ -1,4 +1,4 @@
-"""Load balancing: the order of shards that gives all local workers about the same amount of work.
+"""Load balancing: an order of the shards in which all local workers get about the same amount of work.
 
 Beam's local runner distributes its input to the workers round-robin, once, before the work begins. Shards are ranges of
 hashes, so their sizes vary: with 16 shards of 4 clips each, one of two workers gets 10 % more than the other by
@@ -11,7 +11,7 @@ from reelmill.datasets.column import Shard
 from reelmill.datasets.manifest import HASH_SPACE, Manifest
 
 DEFAULT_DURATION_US = 10_000_000
-"""Assumed duration of a clip whose container header gives none."""
+"""Assumed duration of a clip whose container header has none."""
 CLIP_OVERHEAD_US = 500_000
 """Fixed cost of a clip, in microseconds of video that take as long to process."""
 

@@ -34,11 +34,11 @@ def load_recipe_class(place: str) -> type[Recipe]:
     Raises:
         UsageError: there is no such class, or it is not a recipe.
     """
-    module, found = plugins.load_object(place, subject=f"column {place!r}")
-    if not (isinstance(found, type) and issubclass(found, Recipe)):
+    module, recipe_class = plugins.load_object(place, subject=f"column {place!r}")
+    if not (isinstance(recipe_class, type) and issubclass(recipe_class, Recipe)):
         name = place.partition(":")[2]
         raise UsageError(f"column {place!r}: {module.__name__} has no Recipe of the name {name!r}")
-    return found
+    return recipe_class
 
 
 def column_recipe(
