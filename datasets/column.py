@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from reelmill.datasets import storage
-from reelmill.datasets.errors import DatasetError, one_line
+from reelmill.datasets.errors import DatasetError
 from reelmill.datasets.manifest import HASH_SPACE
+from reelmill.datasets.parquet import read_table
 
 SCHEMA_VERSION = 1
 DESCRIPTION, INDEX, LEDGER = "column.json", "index.parquet", "ledger.parquet"
@@ -182,7 +182,7 @@ class Column:
 
     def index(self) -> pa.Table:
         """One row per record: :func:`index_schema` of the column's figures. Raises DatasetError."""
-        return _read_table(storage.join(self.folder, INDEX), index_schema(self.description.figures))
+        return read_table(storage.join(self.folder, INDEX), index_schema(self.description.figures))
 
     def state(self) -> str:
         """Hash of what the column holds: it changes with any payload, and not with labels. Raises DatasetError."""
@@ -192,22 +192,10 @@ class Column:
 
     def ledger(self) -> pa.Table:
         """One row per clip of the manifest: :data:`LEDGER_SCHEMA`. Raises DatasetError."""
-        return _read_table(storage.join(self.folder, LEDGER), LEDGER_SCHEMA)
+        return read_table(storage.join(self.folder, LEDGER), LEDGER_SCHEMA)
 
 
 def column_names(dataset: str) -> list[str]:
     """Names of the finished columns of a dataset."""
     folders = [name for name in storage.list_names(dataset) if not name.startswith(".")]
     return [name for name in folders if storage.exists(storage.join(dataset, name, DESCRIPTION))]
-
-
-def _read_table(path: str, schema: pa.Schema) -> pa.Table:
-    try:
-        with storage.open_read(path) as file:
-            table = pq.read_table(file, page_checksum_verification=True).cast(schema)
-        table.validate(full=True)
-        return table
-    except FileNotFoundError:
-        raise DatasetError(f"{path} is missing") from None
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise DatasetError(f"{path} is not readable: {one_line(error)}") from None

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from reelmill.datasets import storage
 from reelmill.datasets.errors import DatasetError, one_line
+from reelmill.datasets.parquet import parquet_writer
 
 FILE_NAME = "manifest.parquet"
 SCHEMA_VERSION = 1
@@ -153,7 +154,7 @@ def write_tables(path: str, tables: Iterable[pa.Table], info: ManifestInfo) -> i
     schema = SCHEMA.with_metadata(metadata)
     with (
         storage.open_atomic(path) as file,
-        pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer,
+        parquet_writer(file, schema) as writer,
     ):
         for table in tables:
             for key in zip(table["hash"].to_pylist(), table["clip_id"].to_pylist(), strict=True):

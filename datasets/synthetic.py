@@ -4,15 +4,12 @@ No video is decoded: every frame is a crop that wanders over one textured pictur
 of a photograph, so that its JPEG costs as much to decode as a real one.
 """
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from reelmill.datasets import storage
@@ -34,10 +31,11 @@ from reelmill.datasets.manifest import (
     to_table,
     write_tables,
 )
+from reelmill.datasets.parquet import RowWriter
 from reelmill.datasets.records import keys
 from reelmill.datasets.records.feature_arrays import ClipFeatures, encode_features
 from reelmill.datasets.records.sequence_example import Value, serialize
-from reelmill.datasets.records.tfrecord import write_record
+from reelmill.datasets.shard_writer import ShardWriter
 
 Image = NDArray[np.uint8]
 FRAME_RATE = 25.0
@@ -112,8 +110,8 @@ def write_dataset(
     name = path.rstrip("/").rpartition("/")[2]
     table: Any = to_table([_clip(r, list(labels)) for r in recordings])
     write_tables(storage.join(path, FILE_NAME), [table], ManifestInfo(name, list(labels)))
-    made = {r.clip_id: frames_payload(r.jpegs, height=r.height, width=r.width) for r in recordings}
-    write_column(path, "frames", made, shards=shards, parameters=parameters)
+    payloads = {r.clip_id: frames_payload(r.jpegs, height=r.height, width=r.width) for r in recordings}
+    write_column(path, "frames", payloads, shards=shards, parameters=parameters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +127,7 @@ class ClipPayload:
 def write_column(
     path: str,
     name: str,
-    made: Mapping[str, ClipPayload],
+    payloads: Mapping[str, ClipPayload],
     *,
     kind: str | None = None,
     shards: int = 1,
@@ -140,7 +138,7 @@ def write_column(
     Args:
         path: folder of the dataset; its manifest is there.
         name: of the column.
-        made: by ``clip_id``; clips of the manifest that are missing in it are in quarantine.
+        payloads: by ``clip_id``; clips of the manifest that are missing in it are in quarantine.
         kind: of the column; None: its name.
         shards: number of shards of every split.
         parameters: the column's parameters.
@@ -150,20 +148,19 @@ def write_column(
     index: list[dict[str, Any]] = []
     ledger: list[dict[str, Any]] = []
     splits = sorted({c.split for c in clips})
-    for split in splits:
-        ordered = [c for c in clips if c.split == split]
-        ledger += [_ledger_row(c, written=c.clip_id in made) for c in ordered]
-        for number in range(shards):
-            shard = Shard(split, number, shards)
-            inside = [c for c in ordered if shard.hash_start <= clip_hash(c.clip_id) < shard.hash_end]
-            with storage.open_write(storage.join(path, name, shard.file_name(dataset))) as file:
-                offset = 0
-                for row, clip in enumerate(c for c in inside if c.clip_id in made):
-                    head = keys.clip_head(clip, dataset=dataset)
-                    index.append(_index_row(shard, row, clip, made[clip.clip_id], offset, head))
-                    offset += write_record(file, head + made[clip.clip_id].data)
-    _write_table(storage.join(path, name, INDEX), index, INDEX_SCHEMA)
-    _write_table(storage.join(path, name, LEDGER), ledger, LEDGER_SCHEMA)
+    for shard in (Shard(split, number, shards) for split in splits for number in range(shards)):
+        with storage.open_write(storage.join(path, name, shard.file_name(dataset))) as file:
+            writer = ShardWriter(file, shard)
+            for clip in clips:
+                if clip.split == shard.split and shard.hash_start <= clip_hash(clip.clip_id) < shard.hash_end:
+                    _write_clip(
+                        writer, clip, payloads.get(clip.clip_id), keys.clip_head(clip, dataset=dataset)
+                    )
+        index += writer.index
+        ledger += writer.ledger
+    for file_name, rows, schema in ((INDEX, index, INDEX_SCHEMA), (LEDGER, ledger, LEDGER_SCHEMA)):
+        with RowWriter(storage.join(path, name, file_name), schema) as table:
+            table.write(rows)
     description = ColumnDescription(
         dataset=dataset,
         name=name,
@@ -261,36 +258,15 @@ def _clip(recording: Recording, labels: list[str]) -> Clip:
     )
 
 
-def _index_row(
-    shard: Shard, row: int, clip: Clip, made: ClipPayload, offset: int, head: bytes
-) -> dict[str, Any]:
-    return {
-        "clip_id": clip.clip_id,
-        "split": clip.split,
-        "shard": shard.number,
-        "row": row,
-        "offset": offset,
-        "size": len(head) + len(made.data),
-        "head_size": len(head),
-        "steps": made.steps,
-        "fingerprint": "synthetic",
-        "head_fingerprint": "synthetic",
-    }
-
-
-def _ledger_row(clip: Clip, *, written: bool) -> dict[str, Any]:
-    return {
-        "clip_id": clip.clip_id,
-        "split": clip.split,
-        "outcome": "written" if written else "quarantined",
-        "reason": None if written else "not_in_source",
-        "detail": None,
-        "decode_errors": 0,
-        "fingerprint": "synthetic",
-    }
-
-
-def _write_table(path: str, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
-    content = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), content)
-    storage.write_bytes(path, content.getvalue())
+def _write_clip(writer: ShardWriter, clip: Clip, payload: ClipPayload | None, head: bytes) -> None:
+    if payload is None:
+        writer.quarantine(clip.clip_id, reason="not_in_source", detail=None, fingerprint="synthetic")
+        return
+    writer.write(
+        clip.clip_id,
+        head=head,
+        payload=payload.data,
+        steps=payload.steps,
+        fingerprint="synthetic",
+        head_fingerprint="synthetic",
+    )

@@ -3,6 +3,7 @@
 Every problem is one line that names the file, the place in it and the clip.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -10,15 +11,15 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from google.protobuf.message import DecodeError
 
 from reelmill.datasets import storage
 from reelmill.datasets.column import DESCRIPTION, INDEX, LEDGER, REASONS, Column, Shard, column_names
+from reelmill.datasets.column_reader import ColumnReader
 from reelmill.datasets.errors import CorruptRecordError, DatasetError
 from reelmill.datasets.manifest import FILE_NAME, Clip, Manifest, clip_hash
 from reelmill.datasets.records import keys
 from reelmill.datasets.records.sequence_example import parse
-from reelmill.datasets.records.tfrecord import FRAMING_BYTES, read_record_at
+from reelmill.datasets.records.tfrecord import FRAMING_BYTES
 
 
 @dataclass(slots=True)
@@ -188,7 +189,7 @@ class _ColumnChecker:
         if [clip_id for clip_id in clips if clip_id in in_index] != found:
             yield f"{name}: its clips are not those of the plan, in its order"
         end = 0
-        with storage.open_read(path) as file:
+        with contextlib.closing(ColumnReader(self.column)) as reader:
             for number, row in enumerate(rows):
                 where = f"{name}: record {number} (clip {row['clip_id']!r}) at byte {row['offset']}"
                 if (row["row"], row["offset"]) != (number, end):
@@ -197,9 +198,9 @@ class _ColumnChecker:
                 self.found.records += 1
                 self.found.bytes += row["size"] + FRAMING_BYTES
                 try:
-                    record = read_record_at(file, row["offset"], size=row["size"])
+                    record = reader.read(row)
                     problems = list(self._record_problems(record, row, clips.get(row["clip_id"])))
-                except (CorruptRecordError, DecodeError) as error:
+                except CorruptRecordError as error:
                     problems = [str(error)]
                 yield from (f"{where}: {problem}" for problem in problems)
         if storage.size(path) != end:

@@ -13,6 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
+
+from reelmill.datasets.errors import CorruptRecordError
 
 Value = bytes | str | int | float
 """One value of a feature. Text is stored as UTF-8."""
@@ -134,7 +137,10 @@ def _values(feature: Any) -> list[Any]:
 
 
 def parse(record: bytes) -> SequenceExample:
-    """Parse a record. Raises ``google.protobuf.message.DecodeError`` where it is no SequenceExample."""
+    """Parse a serialized SequenceExample. Raise CorruptRecordError if it is none."""
     message = _Message()
-    message.ParseFromString(record)
+    try:
+        message.ParseFromString(record)
+    except DecodeError:
+        raise CorruptRecordError("the record is not a SequenceExample") from None
     return SequenceExample(message)

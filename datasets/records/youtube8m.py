@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from reelmill.datasets import storage
@@ -89,10 +88,7 @@ def parse_video(record: bytes) -> Video:
     Raises:
         DatasetError: it is no such record.
     """
-    try:
-        parsed = parse(record)
-    except DecodeError:
-        raise DatasetError("not a YouTube-8M record: no SequenceExample") from None
+    parsed = parse(record)
     ids = [parsed.context[key] for key in _IDS if parsed.context.get(key)]
     if not ids or not isinstance(ids[0][0], bytes):
         raise DatasetError(f"not a YouTube-8M record: it has no {_IDS[0]!r}")

@@ -1,7 +1,7 @@
 """Column slice: index rows, ledger rows and records of one shard's clips in a finished column."""
 
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 
 from reelmill.datasets import storage
 from reelmill.datasets.column import INDEX, LEDGER, Column
+from reelmill.datasets.column_reader import ColumnReader
 from reelmill.datasets.errors import CorruptRecordError, DatasetError
 from reelmill.datasets.manifest import Clip
-from reelmill.datasets.records.tfrecord import read_record_at
 from reelmill.features.recipe import ClipError, Payload, Request
 
 RETRYABLE_REASONS = frozenset(
@@ -37,14 +37,7 @@ class ColumnSlice:
         self.column = Column(dataset, name)
         self.index = _rows_by_clip(storage.join(self.column.folder, INDEX), clip_ids)
         self.ledger = _rows_by_clip(storage.join(self.column.folder, LEDGER), clip_ids)
-        self._files: dict[str, BinaryIO] = {}
-
-    def record(self, index_row: dict[str, Any]) -> bytes:
-        """Read one record. Raises CorruptRecordError or FileNotFoundError."""
-        path = self.column.path_of(index_row)
-        if path not in self._files:
-            self._files[path] = storage.open_read(path)
-        return read_record_at(self._files[path], index_row["offset"], size=index_row["size"])
+        self.reader = ColumnReader(self.column)
 
     def stored(self, clip_id: str, fingerprint: str) -> "StoredClip | None":
         """Return the stored outcome of a clip; None if there is none, it is outdated, or a retry may succeed."""
@@ -55,9 +48,8 @@ class ColumnSlice:
         return StoredClip(self, index_row, ledger_row) if index_row or failed else None
 
     def close(self) -> None:
-        """Close the shard files."""
-        for file in self._files.values():
-            file.close()
+        """Close the shard file."""
+        self.reader.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +66,8 @@ class StoredClip:
         if self.index_row is None:
             return ClipError(self.ledger_row["reason"], self.ledger_row["detail"])
         try:
-            record = self.column.record(self.index_row)
-        except (CorruptRecordError, FileNotFoundError):
+            record = self.column.reader.read(self.index_row)
+        except CorruptRecordError:
             return None
         return Payload(
             data=record[self.index_row["head_size"] :],
@@ -118,8 +110,8 @@ class SourceColumns:
         records = {}
         for name, column in self._columns.items():
             try:
-                records[name] = column.record(column.index[clip.clip_id])
-            except (CorruptRecordError, FileNotFoundError) as error:
+                records[name] = column.reader.read(column.index[clip.clip_id])
+            except CorruptRecordError as error:
                 raise DatasetError(
                     f"column {name!r} is damaged at clip {clip.clip_id!r} ({error}): build {name!r} again"
                 ) from None

@@ -1,12 +1,8 @@
 """Commit of a build: write index and ledger from the parts of all shards, then publish the new column."""
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from reelmill.datasets import storage
 from reelmill.datasets.column import (
@@ -18,6 +14,7 @@ from reelmill.datasets.column import (
     index_schema,
 )
 from reelmill.datasets.errors import BuildError, DatasetError
+from reelmill.datasets.parquet import RowWriter
 from reelmill.pipelines.build.job import BuildJob
 from reelmill.pipelines.build.part import read_part
 
@@ -69,8 +66,8 @@ def write_tables(job: BuildJob, *, num_clips: int) -> ColumnTotals:
     reasons: Counter[str] = Counter()
     sums = dict.fromkeys(job.recipe.figures, 0.0)
     with (
-        _ParquetFile(storage.join(job.build_folder, INDEX), index_schema(sums)) as index,
-        _ParquetFile(storage.join(job.build_folder, LEDGER), LEDGER_SCHEMA) as ledger,
+        RowWriter(storage.join(job.build_folder, INDEX), index_schema(sums)) as index,
+        RowWriter(storage.join(job.build_folder, LEDGER), LEDGER_SCHEMA) as ledger,
     ):
         for shard in shards:
             try:
@@ -94,36 +91,6 @@ def write_tables(job: BuildJob, *, num_clips: int) -> ColumnTotals:
             f"ledger not closed: {totals.written} written + {totals.quarantined} quarantined != {num_clips} clips"
         )
     return totals
-
-
-class _ParquetFile:
-    """Parquet file written in row groups of bounded size: the same rows give the same bytes."""
-
-    GROUP_ROWS = 4096
-
-    def __init__(self, path: str, schema: pa.Schema) -> None:
-        self._schema = schema
-        self._file = storage.open_write(path)
-        self._writer = pq.ParquetWriter(self._file, schema, compression="zstd", write_page_checksum=True)
-        self._rows: list[dict[str, Any]] = []
-
-    def __enter__(self) -> "_ParquetFile":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._flush()
-        self._writer.close()
-        self._file.close()
-
-    def write(self, rows: Iterable[dict[str, Any]]) -> None:
-        self._rows.extend(rows)
-        while len(self._rows) >= self.GROUP_ROWS:
-            self._flush()
-
-    def _flush(self) -> None:
-        group, self._rows = self._rows[: self.GROUP_ROWS], self._rows[self.GROUP_ROWS :]
-        if group:
-            self._writer.write_table(pa.Table.from_pylist(group, schema=self._schema))
 
 
 def save_ledger(job: BuildJob) -> str:

@@ -7,18 +7,18 @@ it is complete; then its part is written, which marks the shard as finished.
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
 
 from reelmill.datasets import storage
-from reelmill.datasets.column import REASONS, Shard
+from reelmill.datasets.column import Shard
 from reelmill.datasets.errors import DatasetError
 from reelmill.datasets.manifest import Clip
-from reelmill.datasets.records.tfrecord import FRAMING_BYTES, write_record
+from reelmill.datasets.records.tfrecord import FRAMING_BYTES
+from reelmill.datasets.shard_writer import ShardWriter
 from reelmill.features.recipe import ClipError, Maker, Payload
 from reelmill.pipelines.build.column_slice import ColumnSlice, SourceColumns, StoredClip
 from reelmill.pipelines.build.job import BuildJob
 from reelmill.pipelines.build.part import Part, resumable_part, write_part
-from reelmill.pipelines.build.shard_plan import ClipPlan, ShardPlan, plan_shard, read_clips
+from reelmill.pipelines.build.shard_plan import ShardPlan, plan_shard, read_clips
 
 
 def build_shard(
@@ -93,8 +93,15 @@ def _unchanged_part(job: BuildJob, plan: ShardPlan, stored: Mapping[str, StoredC
             return None
         part.ledger.append(previous.ledger_row)
         if previous.index_row is not None:
-            row = previous.index_row | _position(planned, plan.shard, part)
-            if row != previous.index_row:
+            row = previous.index_row
+            expected = {
+                "split": plan.shard.split,
+                "shard": plan.shard.number,
+                "row": len(part.index),
+                "offset": part.file_bytes,
+                "head_fingerprint": planned.head_fingerprint,
+            }
+            if not expected.items() <= row.items():
                 return None
             part.index.append(row)
             part.file_bytes += row["size"] + FRAMING_BYTES
@@ -133,49 +140,28 @@ def _write_shard(
     on_progress: Callable[..., None],
 ) -> Part:
     """Write the shard file into the build folder, and return its part."""
-    part = Part(plan.digest, 0, kept=False)
     with storage.open_atomic(storage.join(job.build_folder, job.file_name(plan.shard))) as file:
+        writer = ShardWriter(file, plan.shard)
         for planned, outcome in zip(plan.clips, outcomes, strict=True):
-            part.ledger.append(_ledger_row(planned, plan.shard, outcome))
             if isinstance(outcome, ClipError):
+                writer.quarantine(
+                    planned.clip.clip_id,
+                    reason=outcome.reason,
+                    detail=outcome.detail,
+                    fingerprint=planned.fingerprint,
+                )
                 on_progress(clips=1)
                 continue
-            part.index.append(
-                {
-                    **_position(planned, plan.shard, part),
-                    "clip_id": planned.clip.clip_id,
-                    "size": len(planned.head) + len(outcome.data),
-                    "head_size": len(planned.head),
-                    "steps": outcome.steps,
-                    "fingerprint": planned.fingerprint,
-                    **{name: float(outcome.figures[name]) for name in job.recipe.figures},
-                }
+            writer.write(
+                planned.clip.clip_id,
+                head=planned.head,
+                payload=outcome.data,
+                steps=outcome.steps,
+                fingerprint=planned.fingerprint,
+                head_fingerprint=planned.head_fingerprint,
+                detail=outcome.detail,
+                decode_errors=outcome.decode_errors,
+                figures={name: float(outcome.figures[name]) for name in job.recipe.figures},
             )
-            part.file_bytes += write_record(file, planned.head + outcome.data)
             on_progress(clips=1, frames=outcome.steps)
-    return part
-
-
-def _position(planned: ClipPlan, shard: Shard, part: Part) -> dict[str, Any]:
-    """Return the fields of the next index row that depend on the shard, its earlier records and the head."""
-    return {
-        "split": shard.split,
-        "shard": shard.number,
-        "row": len(part.index),
-        "offset": part.file_bytes,
-        "head_fingerprint": planned.head_fingerprint,
-    }
-
-
-def _ledger_row(planned: ClipPlan, shard: Shard, outcome: Payload | ClipError) -> dict[str, Any]:
-    reason = outcome.reason if isinstance(outcome, ClipError) else None
-    assert reason is None or reason in REASONS, reason
-    return {
-        "clip_id": planned.clip.clip_id,
-        "split": shard.split,
-        "outcome": "written" if reason is None else "quarantined",
-        "reason": reason,
-        "detail": outcome.detail,
-        "decode_errors": outcome.decode_errors if isinstance(outcome, Payload) else 0,
-        "fingerprint": planned.fingerprint,
-    }
+    return Part(plan.digest, writer.file_bytes, kept=False, index=writer.index, ledger=writer.ledger)

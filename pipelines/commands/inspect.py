@@ -1,5 +1,6 @@
 """``reelmill inspect``."""
 
+import contextlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,11 @@ from rich.table import Table
 
 from reelmill.datasets import storage
 from reelmill.datasets.column import Column, column_names
+from reelmill.datasets.column_reader import ColumnReader
 from reelmill.datasets.errors import UsageError, suggest
 from reelmill.datasets.manifest import FILE_NAME, Clip, Manifest, clip_hash
 from reelmill.datasets.records import keys
 from reelmill.datasets.records.sequence_example import parse
-from reelmill.datasets.records.tfrecord import read_record_at
 from reelmill.pipelines.commands.common import say
 
 SHOWN_CLASSES = 60
@@ -114,10 +115,9 @@ def _show_clip(dataset: str, clip: Clip, save: str | None) -> None:
         for entry in (row for row in column.ledger().to_pylist() if row["clip_id"] == clip.clip_id):
             say(f"\n{name}: {entry['outcome']} {entry['reason'] or ''} {entry['detail'] or ''}".rstrip())
         for row in (row for row in column.index().to_pylist() if row["clip_id"] == clip.clip_id):
-            path = column.path_of(row)
-            with storage.open_read(path) as file:
-                example = parse(read_record_at(file, row["offset"], size=row["size"]))
-            say(f"record {row['row']} of {path}, {row['size']:,} bytes at {row['offset']:,}")
+            with contextlib.closing(ColumnReader(column)) as reader:
+                example = parse(reader.read(row))
+            say(f"record {row['row']} of {column.path_of(row)}, {row['size']:,} bytes at {row['offset']:,}")
             for figure in column.description.figures:
                 say(f"  {figure:<28} {_text(row[figure])}")
             for key, values in example.context.items():

@@ -6,7 +6,7 @@ and 1 ms to average, and rank pooling it 30 ms, so that UCF101 takes 3 minutes, 
 
 import contextlib
 import json
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from types import TracebackType
@@ -15,17 +15,17 @@ from typing import Annotated, Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from pydantic import Field
 
 from reelmill.datasets import storage
-from reelmill.datasets.column import INDEX, Column, column_names
-from reelmill.datasets.errors import CorruptRecordError, DatasetError, UsageError, one_line
+from reelmill.datasets.column import Column, column_names
+from reelmill.datasets.column_reader import read_column
+from reelmill.datasets.errors import DatasetError, UsageError
+from reelmill.datasets.parquet import parquet_writer
 from reelmill.datasets.records import keys
 from reelmill.datasets.records.feature_arrays import decode_features
-from reelmill.datasets.records.sequence_example import SequenceExample, parse
-from reelmill.datasets.records.tfrecord import read_record_at
+from reelmill.datasets.records.sequence_example import SequenceExample
 from reelmill.features.pooling import Method, RankDirection, RankMap, RankOptions, pool, pooled_size
 from reelmill.pipelines.execution.progress import ProgressMonitor, ProgressReporter
 from reelmill.pipelines.params import Section
@@ -107,7 +107,7 @@ def pool_column(dataset: str, name: str, options: PoolSection) -> PoolResult:
         table = _Table(file, column, prefix, methods, options.rank())
         with (
             contextlib.closing(ProgressReporter(progress.address)) as reporter,
-            contextlib.closing(records(column)) as rows,
+            contextlib.closing(read_column(column)) as rows,
             table,
         ):
             for row, record in rows:
@@ -124,58 +124,6 @@ def pool_column(dataset: str, name: str, options: PoolSection) -> PoolResult:
     )
 
 
-def records(column: Column, *, split: str | None = None) -> Generator[tuple[dict[str, Any], SequenceExample]]:
-    """The rows of a column's index in order, each with its parsed record; constant memory.
-
-    Args:
-        column: a finished column.
-        split: only its rows; None: all.
-
-    Raises:
-        DatasetError: the index or a record is damaged or missing.
-    """
-    name = column.description.name
-    path, file = "", None
-    try:
-        for row in _index_rows(column):
-            if split not in (None, row["split"]):
-                continue
-            wanted = column.path_of(row)
-            try:
-                if wanted != path or file is None:
-                    if file is not None:
-                        file.close()
-                    path, file = wanted, storage.open_read(wanted)
-                record = parse(read_record_at(file, row["offset"], size=row["size"]))
-            except (CorruptRecordError, FileNotFoundError, DecodeError) as error:
-                said = f"{wanted} is missing" if isinstance(error, FileNotFoundError) else error
-                raise DatasetError(
-                    f"column {name!r} is damaged at clip {row['clip_id']!r} ({said}): build {name!r} again"
-                ) from None
-            if record.context.get(keys.EXAMPLE_ID) != [row["clip_id"].encode()]:
-                raise DatasetError(
-                    f"column {name!r}: the record of clip {row['clip_id']!r} is another's: build it again"
-                )
-            yield row, record
-    finally:
-        if file is not None:
-            file.close()
-
-
-def _index_rows(column: Column) -> Iterator[dict[str, Any]]:
-    path = storage.join(column.folder, INDEX)
-    wanted = ["clip_id", "split", "shard", "offset", "size"]
-    try:
-        with storage.open_read(path) as file:
-            index = pq.ParquetFile(file, page_checksum_verification=True)
-            for batch in index.iter_batches(GROUP_ROWS, columns=wanted):
-                yield from batch.to_pylist()
-    except FileNotFoundError:
-        raise DatasetError(f"{path} is missing") from None
-    except (pa.ArrowException, OSError) as error:
-        raise DatasetError(f"{path} is not readable: {one_line(error)}") from None
-
-
 def prefixes_of(record: SequenceExample) -> list[str]:
     """Prefixes of the features of :mod:`reelmill.datasets.records.feature_arrays` in a record."""
     dimensions, dtype = "/" + keys.FEATURE_DIMENSIONS, "/" + keys.FEATURE_DTYPE
@@ -185,7 +133,7 @@ def prefixes_of(record: SequenceExample) -> list[str]:
 
 def prefixes_in(dataset: str, name: str) -> list[str]:
     """Those of a column's first record; none without a record."""
-    with contextlib.closing(records(Column(dataset, name))) as rows:
+    with contextlib.closing(read_column(Column(dataset, name))) as rows:
         first = next(rows, None)
     return prefixes_of(first[1]) if first else []
 
@@ -295,11 +243,9 @@ class _Table:
             ],
             metadata={"reelmill": json.dumps(about, ensure_ascii=False, sort_keys=True)},
         )
-        self._writer = pq.ParquetWriter(
+        self._writer = parquet_writer(
             self._file,
             self._schema,
-            compression="zstd",
-            write_page_checksum=True,
             use_dictionary=["split", "labels.list.element"],  # floats repeat too seldom for one
         )
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from reelmill.datasets import storage
 from reelmill.datasets.column import Column
+from reelmill.datasets.column_reader import read_column
 from reelmill.datasets.errors import DatasetError, UsageError
 from reelmill.datasets.manifest import FILE_NAME, Manifest, clip_hash
 from reelmill.datasets.records import keys
@@ -29,7 +30,7 @@ from reelmill.datasets.records.youtube8m import (
     serialize_video,
 )
 from reelmill.pipelines.execution.progress import ProgressMonitor, ProgressReporter
-from reelmill.pipelines.exports.pooled_table import chosen_prefix, prefixes_in, records
+from reelmill.pipelines.exports.pooled_table import chosen_prefix, prefixes_in
 
 Quantiser = Literal["extractor", "nearest"]
 """``extractor``: bytes as YouTube-8M's feature extractor writes them; ``nearest``: those that its readers turn into
@@ -111,7 +112,7 @@ def export_youtube8m(dataset: str, out: str, options: YouTube8MOptions) -> Expor
         ProgressMonitor("export", clips=column.description.totals["written"], frames=False) as progress,
         contextlib.closing(ProgressReporter(progress.address)) as reporter,
         contextlib.closing(_Audio(dataset, options)) as audio,
-        contextlib.closing(records(column)) as rows,
+        contextlib.closing(read_column(column)) as rows,
     ):
         row, record = next(rows, (None, None))
         for shard in shards:
@@ -179,7 +180,7 @@ class _Audio:
         self._prefix = chosen_prefix(
             options.audio, prefixes_in(dataset, options.audio), options.audio_prefix, option="--audio-prefix"
         )
-        self._records = records(Column(dataset, options.audio))
+        self._records = read_column(Column(dataset, options.audio))
         self._rows = self._records
         self._next = next(self._rows)  # there is one, for its prefixes were found
         self.size = self._features().shape[1]

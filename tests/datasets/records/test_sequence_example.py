@@ -3,10 +3,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reelmill.datasets.errors import CorruptRecordError
 from reelmill.datasets.manifest import Clip
 from reelmill.datasets.records import keys
 from reelmill.datasets.records.sequence_example import Value, parse, serialize
@@ -161,7 +161,7 @@ def test_numbers_beyond_int64_are_refused(number: int) -> None:
 
 
 def test_garbage_is_no_sequence_example() -> None:
-    with pytest.raises(DecodeError):
+    with pytest.raises(CorruptRecordError, match="not a SequenceExample"):
         parse(b"\xff\xff\xff\xff")
 
 

@@ -174,7 +174,7 @@ def test_values_that_are_not_finite(value: float) -> None:
 @pytest.mark.parametrize(
     ("record", "said"),
     [
-        (b"\xff\xff", "no SequenceExample"),
+        (b"\xff\xff", "not a SequenceExample"),
         (serialize({"labels": [1]}), "it has no 'id'"),
         (serialize({"id": 3}), "it has no 'id'"),
         (serialize({"id": "a"}, {"rgb": [b"ab", b"abc"]}), "video 'a': steps of 'rgb' have 2 to 3 bytes"),

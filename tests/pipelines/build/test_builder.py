@@ -304,7 +304,7 @@ def test_a_full_disk_is_a_one_line_error_and_the_build_resumes(
             raise OSError(28, "No space left on device")
         return write_record(file, data)
 
-    monkeypatch.setattr("reelmill.pipelines.build.shard.write_record", full)
+    monkeypatch.setattr("reelmill.datasets.shard_writer.write_record", full)
     with pytest.raises(
         BuildError,
         match=r"^No space left on device; run the same command to resume",

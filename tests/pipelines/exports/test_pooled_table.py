@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 
 from reelmill.datasets.column import Column
+from reelmill.datasets.column_reader import read_column
 from reelmill.datasets.errors import DatasetError, UsageError
 from reelmill.datasets.manifest import Clip
 from reelmill.datasets.records.feature_arrays import ClipFeatures, decode_features, encode_features
@@ -27,7 +28,7 @@ from reelmill.features.recipe import ClipError, ClipMaker, ColumnOptions, Payloa
 from reelmill.pipelines.build.builder import BuildResult
 from reelmill.pipelines.build.recipe_registry import column_recipe
 from reelmill.pipelines.commands.pool import command
-from reelmill.pipelines.exports.pooled_table import PoolSection, pool_dataset, records
+from reelmill.pipelines.exports.pooled_table import PoolSection, pool_dataset
 
 BuildRecipe = Callable[..., BuildResult]
 PAGE = Path(__file__).parents[3] / "docs" / "columns" / "pooled.md"
@@ -185,7 +186,7 @@ def test_motion_and_sound(moving_dataset: Path, moving_collection: Path, build_r
         rows = table_of(moving_dataset, name).to_pylist()
         stored = [
             decode_features(parsed, prefix=prefix).values
-            for _, parsed in records(Column(str(moving_dataset), name))
+            for _, parsed in read_column(Column(str(moving_dataset), name))
         ]
         assert [row["steps"] for row in rows] == [len(values) for values in stored]
         for row, values in zip(rows, stored, strict=True):
@@ -263,7 +264,9 @@ def test_damage_is_named(made: Callable[..., Path]) -> None:
     index = pq.read_table(path)
     ids = index["clip_id"].to_pylist()
     pq.write_table(index.set_column(0, index.schema.field(0), pa.array([*ids[1:], ids[0]])), path)
-    with pytest.raises(DatasetError, match=r"the record of clip .* is another's: build it again"):
+    with pytest.raises(
+        DatasetError, match=r"the record of clip .* belongs to another clip: build 'rgb' again"
+    ):
         pool_dataset(str(dataset), PoolSection())
     path.write_bytes(b"PAR1")
     with pytest.raises(DatasetError, match=r"index.parquet is not readable"):

@@ -1,0 +1,78 @@
+"""Reading the records of a finished column by rows of its index, without TensorFlow."""
+
+import contextlib
+from collections.abc import Generator, Mapping
+from typing import Any, BinaryIO
+
+from reelmill.datasets import storage
+from reelmill.datasets.column import Column
+from reelmill.datasets.errors import CorruptRecordError, DatasetError
+from reelmill.datasets.records import keys
+from reelmill.datasets.records.sequence_example import SequenceExample, parse
+from reelmill.datasets.records.tfrecord import read_record_at
+
+
+class ColumnReader:
+    """Reader of single records. The shard that was read last stays open until :meth:`close`.
+
+    Args:
+        column: the column.
+    """
+
+    def __init__(self, column: Column) -> None:
+        self._column = column
+        self._path = ""
+        self._file: BinaryIO | None = None
+
+    def read(self, row: Mapping[str, Any]) -> bytes:
+        """Return the serialized record of a row of the index.
+
+        Raises:
+            CorruptRecordError: the shard is missing, or the record is damaged.
+        """
+        path = self._column.path_of(row)
+        if self._file is None or path != self._path:
+            self.close()
+            try:
+                self._file, self._path = storage.open_read(path), path
+            except FileNotFoundError:
+                raise CorruptRecordError(f"{path} is missing") from None
+        return read_record_at(self._file, row["offset"], size=row["size"])
+
+    def close(self) -> None:
+        """Close the shard."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def read_column(
+    column: Column, *, split: str | None = None
+) -> Generator[tuple[dict[str, Any], SequenceExample]]:
+    """Yield the rows of the index in order, each with its parsed record. One record is in memory at a time.
+
+    Args:
+        column: the column.
+        split: yield only rows of this split; None: all rows.
+
+    Raises:
+        DatasetError: the index or a record is missing or damaged.
+    """
+    name = column.description.name
+    with contextlib.closing(ColumnReader(column)) as reader:
+        for batch in column.index().to_batches(max_chunksize=4096):
+            for row in batch.to_pylist():
+                if split not in (None, row["split"]):
+                    continue
+                try:
+                    example = parse(reader.read(row))
+                except CorruptRecordError as error:
+                    raise DatasetError(
+                        f"column {name!r} is damaged at clip {row['clip_id']!r} ({error}): build {name!r} again"
+                    ) from None
+                if example.context.get(keys.EXAMPLE_ID) != [row["clip_id"].encode()]:
+                    raise DatasetError(
+                        f"column {name!r}: the record of clip {row['clip_id']!r} belongs to another clip: "
+                        f"build {name!r} again"
+                    )
+                yield row, example
