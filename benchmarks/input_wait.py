@@ -30,7 +30,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from reelmill.datasets.synthetic import Recording, wandering_clip, write_dataset
-from reelmill.train.quiet_import import quiet_import
+from reelmill.train.keras_setup import quiet_import
 
 BAR = 0.01
 CLIPS, FRAMES, HEIGHT, WIDTH = 64, 100, 256, 342

@@ -22,8 +22,8 @@ import numpy as np
 import psutil
 
 from reelmill.datasets.synthetic import Recording, wandering_clip, write_dataset
+from reelmill.train.keras_setup import quiet_import
 from reelmill.train.loading.service_server import Address, serve_dispatcher, serve_worker
-from reelmill.train.quiet_import import quiet_import
 
 with quiet_import():
     import tensorflow as tf

@@ -20,7 +20,7 @@ ALLOWED = {
 RECORD_TYPES = {"manifest", "storage", "records", "errors"}
 """Modules of datasets that features may import."""
 LIGHT = {
-    *("reelmill.train.options", "reelmill.train.keras_setup", "reelmill.train.quiet_import"),
+    *("reelmill.train.options", "reelmill.train.keras_setup"),
     *("reelmill.train.loading.service_server", "reelmill.train.benchmark.report"),
 }
 """Modules of train that pipelines may import: they do not import TensorFlow."""

@@ -1,20 +1,23 @@
-"""Which backend Keras runs on; to be settled before Keras is imported. Imports no TensorFlow."""
+"""What must be set before TensorFlow and Keras are imported: log level and backend. Imports neither of them."""
 
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from reelmill.datasets.errors import UsageError
 from reelmill.train.options import TrainOptions
 
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
-"""XLA's flag for what tf.config.experimental.enable_op_determinism is to TensorFlow."""
+"""XLA flag: the counterpart of ``tf.config.experimental.enable_op_determinism``."""
 
 
-def choose(options: TrainOptions) -> None:
-    """Let Keras run on JAX where the strategy is ``data_parallel``, else on what KERAS_BACKEND says.
+def select_backend(options: TrainOptions) -> None:
+    """Run Keras on JAX if the strategy is ``data_parallel``; otherwise leave KERAS_BACKEND unchanged.
 
     Raises:
-        UsageError: Keras is imported already and runs on another backend.
+        UsageError: Keras is already imported and runs on another backend.
     """
     if options.strategy != "data_parallel":
         return
@@ -27,3 +30,36 @@ def choose(options: TrainOptions) -> None:
     os.environ["KERAS_BACKEND"] = "jax"
     if options.deterministic and "--xla_gpu_deterministic_ops" not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DETERMINISTIC}".strip()
+
+
+@contextmanager
+def quiet_import() -> Iterator[None]:
+    """Hide what TensorFlow prints to stderr while it is imported inside this context.
+
+    Native code writes these messages, so the file descriptor itself is redirected. If the import fails, they are shown.
+
+    Raises:
+        UsageError: the extra ``train`` is not installed.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as captured:
+        os.dup2(captured.fileno(), 2)
+        try:
+            yield
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] not in ("tensorflow", "keras"):
+                raise
+            raise UsageError(
+                f"training needs {error.name}, which is not installed: pip install 'reelmill[train]'"
+            ) from None
+        except BaseException:
+            captured.seek(0)
+            os.write(stderr, captured.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)

@@ -82,7 +82,7 @@ def loader(
     need = _need(options, step_ms)
 
     from reelmill.train.benchmark.report import Supply
-    from reelmill.train.quiet_import import quiet_import
+    from reelmill.train.keras_setup import quiet_import
 
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # loading needs no GPU, and would take its memory
     with quiet_import():

@@ -56,7 +56,7 @@ def command(
     path = dataset_path(content, dataset)
     Manifest(storage.join(path, FILE_NAME)).close()  # a wrong path shows before TensorFlow takes its seconds
 
-    from reelmill.train.quiet_import import quiet_import
+    from reelmill.train.keras_setup import quiet_import
 
     with quiet_import():
         from reelmill.train.evaluation.evaluate import evaluate

@@ -32,10 +32,9 @@ def command(run: str | None, params: str, dataset: str | None, **values: Any) ->
     path = dataset_path(content, dataset)
     Manifest(storage.join(path, FILE_NAME)).close()  # a wrong path shows before TensorFlow takes its seconds
 
-    from reelmill.train import keras_setup
-    from reelmill.train.quiet_import import quiet_import
+    from reelmill.train.keras_setup import quiet_import, select_backend
 
-    keras_setup.choose(options)
+    select_backend(options)
     with quiet_import():
         from reelmill.train.fitting.fit import fit
 

@@ -16,7 +16,7 @@ from reelmill.datasets.synthetic import (
     write_column,
     write_dataset,
 )
-from reelmill.train.quiet_import import quiet_import
+from reelmill.train.keras_setup import quiet_import
 
 with quiet_import():
     import keras  # noqa: F401 - imported here, so that no test sees the noise

@@ -18,8 +18,13 @@ from reelmill.train.fitting import checkpoint
 from reelmill.train.fitting.callbacks import Restorer, Saver, interruption
 from reelmill.train.fitting.epoch_logger import Watch, say
 from reelmill.train.fitting.input_wait import InputMeter
-from reelmill.train.fitting.learning_rate import step_size
-from reelmill.train.fitting.losses import balanced, labels_of, named, objective
+from reelmill.train.fitting.learning_rate import learning_rate_schedule
+from reelmill.train.fitting.losses import (
+    balanced_class_weights,
+    class_weights_by_name,
+    loss_and_metrics,
+    read_labels,
+)
 from reelmill.train.fitting.strategies import Replicas, open_replicas
 from reelmill.train.fitting.tensorboard_curves import Curves
 from reelmill.train.loading.clip_sampling import Sampling
@@ -254,27 +259,30 @@ def _compiled(dataset: str, options: TrainOptions, data: _Data) -> tuple[str, An
         key: models.InputSpec(tuple(spec.shape[1:]), spec.dtype.name)
         for key, spec in data.element_spec.items()
     }
-    name, classes = options.model or models.suitable(inputs), len(data.train.class_names)
-    aims = objective(options.labels, classes=classes, weights=_class_weights(dataset, options, data.train))
+    name, classes = options.model or models.default_model(inputs), len(data.train.class_names)
+    weights = _class_weights(dataset, options, data.train)
+    loss, metrics = loss_and_metrics(options.labels, classes=classes, weights=weights)
     model = models.build(
         name, inputs=inputs, classes=classes, labels=options.labels, arguments=options.arguments
     )
     model.compile(
-        optimizer=keras.optimizers.Adam(step_size(options, steps_per_epoch=data.steps)),
-        loss=aims.loss,
-        weighted_metrics=aims.metrics,  # only clips that fill up a batch have weights
+        optimizer=keras.optimizers.Adam(learning_rate_schedule(options, steps_per_epoch=data.steps)),
+        loss=loss,
+        weighted_metrics=metrics,  # only clips that fill up a batch have weights
     )
     model.optimizer.build(model.trainable_variables)
-    return name, model, aims.metrics
+    return name, model, metrics
 
 
 def _class_weights(dataset: str, options: TrainOptions, loader: Loader) -> Any:
     if options.class_weights is None:
         return None
     if options.class_weights != "balanced":
-        return named(options.class_weights, labels=options.labels, class_names=loader.class_names)
-    labels = labels_of(dataset, loader.clip_ids)
-    return balanced(labels, labels=options.labels, classes=len(loader.class_names))
+        return class_weights_by_name(
+            options.class_weights, labels=options.labels, class_names=loader.class_names
+        )
+    labels = read_labels(dataset, loader.clip_ids)
+    return balanced_class_weights(labels, labels=options.labels, classes=len(loader.class_names))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from reelmill.datasets.errors import UsageError
-from reelmill.train.quiet_import import quiet_import
+from reelmill.train.keras_setup import quiet_import
 
 CHECK_SECONDS = 2
 """From one look of the dispatcher at its workers to the next."""

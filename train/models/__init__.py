@@ -1,15 +1,16 @@
-"""The models that training knows, by name, and how one is found, checked and built.
+"""The registry of models: how one is found by name, how its arguments are checked, and how it is built.
 
-A model is one file with a function ``build(inputs, classes, activation, ...)`` that returns an uncompiled Keras model:
+A model is a function ``build(inputs, classes, activation, ...)`` in a file of this folder. It returns an uncompiled
+Keras model:
 
-- ``inputs``: the :class:`InputSpec` of what it gets, by name; the Keras model takes a dictionary of them;
-- ``classes`` and ``activation``: the output is float32 [b, classes], one probability per class: of ``softmax`` where a
-  clip has one label, of ``sigmoid`` where it may have several. ``dtype="float32"`` on the last layer keeps it so
-  under mixed precision;
-- what else the function takes are the model's arguments; their annotations are what values are checked by.
+- ``inputs``: an :class:`InputSpec` for each column, by name; the Keras model takes a dictionary with the same keys;
+- ``classes`` and ``activation``: the output is float32 [b, classes], one probability per class: of ``softmax`` for
+  single labels, of ``sigmoid`` for several. ``dtype="float32"`` on the last layer keeps it float32 under mixed
+  precision;
+- all further parameters are the model's arguments. Their values are validated by the annotations.
 
-Adding one is such a file and a line below; one of your own is named ``module:callable`` in params.yaml and needs
-neither.
+To add a model, add a file and a line to :data:`MODELS`. A model outside of Reelmill needs no registration: params.yaml
+names it as ``module:callable``.
 """
 
 import inspect
@@ -27,38 +28,40 @@ MODELS = {
     "bilstm": "reelmill.train.models.recurrent:bilstm",
     "two_stream": "reelmill.train.models.two_stream:build",
 }
-"""Where each is, as ``module:callable``; imported when it is asked for."""
+"""Function of each model, as ``module:callable``; imported on first use."""
 
 Builder: TypeAlias = Callable[..., Any]
 
 
 class InputSpec(NamedTuple):
-    """What a model gets of one column."""
+    """Shape and dtype of what a model gets from one column."""
 
     shape: tuple[int | None, ...]
-    """Without the batch: steps first, as [frames, height, width, 3]. None: differs between clips."""
+    """Shape without the batch dimension, steps first, as [frames, height, width, 3]. None: differs between clips."""
     dtype: str
-    """``uint8`` for frames, else ``float32``."""
+    """``uint8`` for frames, otherwise ``float32``."""
 
     @property
-    def pictorial(self) -> bool:
-        """Whether it is pictures, or fields like them: [steps, height, width, channels]."""
+    def is_image(self) -> bool:
+        """Whether the input is images or flow fields: [steps, height, width, channels]."""
         return len(self.shape) == 4
 
 
-def suitable(inputs: Mapping[str, InputSpec]) -> str:
-    """Name of the model for these inputs: for pictures and flow together, or else for the first.
+def default_model(inputs: Mapping[str, InputSpec]) -> str:
+    """Return the name of the model used for these inputs if none is named.
 
     >>> frames, flow = InputSpec((8, 112, 112, 3), "uint8"), InputSpec((8, 112, 112, 2), "float32")
-    >>> suitable({"frames": frames}), suitable({"flow": flow}), suitable({"frames": frames, "flow": flow})
-    ('frame_cnn', 'frame_cnn', 'two_stream')
-    >>> suitable({"rgb": InputSpec((8, 512), "float32")})
+    >>> default_model({"frames": frames}), default_model({"flow": flow})
+    ('frame_cnn', 'frame_cnn')
+    >>> default_model({"frames": frames, "flow": flow})
+    'two_stream'
+    >>> default_model({"rgb": InputSpec((8, 512), "float32")})
     'feature_mlp'
     """
     specs = list(inputs.values())
-    if len(specs) == 2 and all(s.pictorial for s in specs) and len({s.dtype for s in specs}) == 2:
+    if len(specs) == 2 and all(s.is_image for s in specs) and len({s.dtype for s in specs}) == 2:
         return "two_stream"
-    return "frame_cnn" if specs[0].pictorial else "feature_mlp"
+    return "frame_cnn" if specs[0].is_image else "feature_mlp"
 
 
 def build(
@@ -69,40 +72,38 @@ def build(
     labels: Literal["single", "multi"] = "single",
     arguments: Mapping[str, Any] | None = None,
 ) -> Any:
-    """A new, uncompiled Keras model of a dictionary of inputs.
+    """Build an uncompiled Keras model, which takes a dictionary of inputs.
 
     Args:
-        name: one of :data:`MODELS`, or ``module:callable``.
-        inputs: what it gets, by name.
+        name: a key of :data:`MODELS`, or ``module:callable``.
+        inputs: shape and dtype of each column, by name.
         classes: length of the output.
-        labels: ``single``: the outputs of a clip sum to 1; ``multi``: each is a probability of its own.
-        arguments: what the model's function takes besides.
+        labels: ``single``: probabilities of a clip sum to 1; ``multi``: each class has an independent probability.
+        arguments: further arguments of the model's function.
 
     Raises:
-        UsageError: there is no such model, it can do nothing with one of the inputs, or an argument is wrong.
+        UsageError: there is no such model, it cannot read one of the inputs, or an argument is wrong.
     """
-    builder = find(name)
+    builder = load_builder(name)
     try:
-        chosen = checked(builder, arguments or {})
-        return builder(inputs, classes, "softmax" if labels == "single" else "sigmoid", **chosen)
-    except ValueError as error:  # ours, and what Keras says of sizes that do not fit
+        arguments = validate_arguments(builder, arguments or {})
+        return builder(inputs, classes, "softmax" if labels == "single" else "sigmoid", **arguments)
+    except ValueError as error:  # UsageError, and Keras' errors about sizes that do not fit
         raise UsageError(f"model {name!r}: {one_line(error)}") from error
 
 
-def find(name: str) -> Builder:
-    """The function that builds a model; the working directory is looked through as well.
+def load_builder(name: str) -> Builder:
+    """Import the function that builds a model; modules in the working directory are found too.
 
     Raises:
-        UsageError: there is none of this name, or it takes no inputs, classes and activation.
+        UsageError: there is no such function, or it does not take inputs, classes and activation.
     """
     if name not in MODELS and ":" not in name:
-        raise UsageError(
-            f"model {name!r}: valid are {', '.join(MODELS)}, module:callable of your own, or null"
-        )
-    place = MODELS.get(name, name)
+        raise UsageError(f"model {name!r}: valid are {', '.join(MODELS)}, module:callable, or null")
+    path = MODELS.get(name, name)
     builder: Builder | None
-    module, builder = plugins.load_object(place, subject=f"model {name!r}")
-    function = place.partition(":")[2]
+    module, builder = plugins.load_object(path, subject=f"model {name!r}")
+    function = path.partition(":")[2]
     if builder is None or not callable(builder):
         raise UsageError(f"model {name!r}: {module.__name__} has no function {function!r}")
     try:
@@ -112,22 +113,22 @@ def find(name: str) -> Builder:
     return builder
 
 
-def checked(builder: Builder, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments as the builder's annotations have them.
+def validate_arguments(builder: Builder, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Validate and convert arguments by the annotations of the builder's parameters after the first three.
 
     Raises:
-        UsageError: one is unknown, missing or of another type; the message names those that there are.
+        UsageError: an argument is unknown, missing or of the wrong type; the message lists the valid names.
     """
     parameters = list(inspect.signature(builder, eval_str=True).parameters.values())[3:]
-    known = {p.name: p for p in parameters if p.kind is not p.VAR_KEYWORD}
-    takes_any = len(known) < len(parameters)
+    by_name = {p.name: p for p in parameters if p.kind is not p.VAR_KEYWORD}
+    accepts_any = len(by_name) < len(parameters)
     values = {}
     for key, value in arguments.items():
-        if key not in known and not takes_any:
-            raise UsageError(f"there is no argument {key!r}; valid are {', '.join(known) or 'none'}")
-        annotation = known[key].annotation if key in known else inspect.Parameter.empty
+        if key not in by_name and not accepts_any:
+            raise UsageError(f"there is no argument {key!r}; valid are {', '.join(by_name) or 'none'}")
+        annotation = by_name[key].annotation if key in by_name else inspect.Parameter.empty
         values[key] = plugins.validate_value(value, annotation, subject=f"argument {key}")
-    for key, parameter in known.items():
+    for key, parameter in by_name.items():
         if parameter.default is parameter.empty and key not in values:
             raise UsageError(f"its argument {key!r} is missing")
     return values

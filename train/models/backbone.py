@@ -1,4 +1,4 @@
-"""Networks of keras.applications as the first part of a model: their input as they were trained, their weights."""
+"""Networks of keras.applications without their classifier, as the first part of a model."""
 
 import importlib
 import warnings
@@ -10,61 +10,60 @@ from reelmill.datasets import storage
 from reelmill.datasets.errors import UsageError, one_line, suggest
 
 
-def backbone_features(
-    pictures: Any, backbone: str, *, weights: str | None, trainable: bool, name: str
-) -> Any:
-    """What a network without its classifier makes of pictures: [b, d], averaged over the picture.
+def backbone_features(images: Any, backbone: str, *, weights: str | None, trainable: bool, name: str) -> Any:
+    """Apply a network without its classifier to images; return features [b, d], averaged over the image.
 
     Args:
-        pictures: [b, h, w, c]: uint8 RGB, which the network gets as its weights were trained on it; or anything else,
-            which it gets normalised.
-        backbone: name in keras.applications, however it is capitalised.
-        weights: ``imagenet``, ``random``, or path or URL of a weights file; None: ``imagenet`` for RGB, else
+        images: [b, h, w, c]. uint8 RGB is preprocessed as the network's ImageNet weights require; any other input is
+            batch-normalised.
+        backbone: name in keras.applications, in any capitalisation.
+        weights: ``imagenet``, ``random``, or path or URL of a weights file; None: ``imagenet`` for RGB, otherwise
             ``random``.
-        trainable: False: its weights stay, and it runs as in inference (batch normalisation, dropout).
-        name: of the network within the model.
+        trainable: False: the weights are frozen, and batch normalisation and dropout run in inference mode.
+        name: name of the network as a layer of the model.
 
     Raises:
-        UsageError: there is no such network, or the weights cannot be had or do not fit.
+        UsageError: there is no such network, or the weights cannot be loaded or do not fit.
     """
-    found = _application(backbone)
-    build = getattr(keras.applications, found)
-    shape = tuple(pictures.shape[1:])
-    rgb = pictures.dtype == "uint8" and shape[-1] == 3
-    weights = weights or ("imagenet" if rgb else "random")
-    if weights == "imagenet" and not rgb:
+    application = _application_name(backbone)
+    build = getattr(keras.applications, application)
+    shape = tuple(images.shape[1:])
+    is_rgb = images.dtype == "uint8" and shape[-1] == 3
+    weights = weights or ("imagenet" if is_rgb else "random")
+    if weights == "imagenet" and not is_rgb:
         raise UsageError(
-            f"weights 'imagenet' are for RGB, and {found} gets {shape[-1]} channels: random, or a weights file"
+            f"weights 'imagenet' are for RGB, and the input of {application} has {shape[-1]} channels: "
+            "set weights to random, or to a weights file"
         )
     network = _network(build, shape=shape, weights=weights, name=name)
-    if rgb:
-        x = prepared(pictures, build)
+    if is_rgb:
+        x = preprocess(images, build)
     else:
-        x = keras.layers.BatchNormalization(momentum=0.8)(keras.ops.cast(pictures, "float32"))
+        x = keras.layers.BatchNormalization(momentum=0.8)(keras.ops.cast(images, "float32"))
     network.trainable = trainable
     return network(x) if trainable else network(x, training=False)
 
 
-def prepared(pictures: Any, build: Any) -> Any:
-    """Pictures [b, h, w, 3] uint8 RGB as the weights of a network of keras.applications were trained on them."""
-    return importlib.import_module(build.__module__).preprocess_input(keras.ops.cast(pictures, "float32"))
+def preprocess(images: Any, build: Any) -> Any:
+    """Preprocess uint8 RGB images [b, h, w, 3] as the ImageNet weights of a network of keras.applications require."""
+    return importlib.import_module(build.__module__).preprocess_input(keras.ops.cast(images, "float32"))
 
 
-def _application(name: str) -> str:
-    known: dict[str, str] = {
+def _application_name(name: str) -> str:
+    names: dict[str, str] = {
         key.lower(): key
         for key, value in vars(keras.applications).items()
         if key[0].isupper() and callable(value)
     }
-    if name.lower() in known:
-        return known[name.lower()]
-    hint = suggest(name, sorted(known.values()))
-    raise UsageError(f"backbone {name!r} is no network of keras.applications{hint}")
+    if name.lower() in names:
+        return names[name.lower()]
+    hint = suggest(name, sorted(names.values()))
+    raise UsageError(f"backbone {name!r} is not a network of keras.applications{hint}")
 
 
 def _network(build: Any, *, shape: tuple[int, ...], weights: str, name: str) -> Any:
     with warnings.catch_warnings():
-        # said where pictures have another size than those of the weights, or not 3 channels: neither matters here
+        # Keras warns if the input has another size than the weights were trained on, or not 3 channels. Both are valid.
         warnings.filterwarnings("ignore", category=UserWarning, module="keras.src.applications")
         try:
             network = build(
@@ -75,10 +74,11 @@ def _network(build: Any, *, shape: tuple[int, ...], weights: str, name: str) -> 
                 name=name,
             )
         except Exception as error:
-            if type(error) is not Exception:  # the one kind that Keras raises where a download fails
+            if type(error) is not Exception:  # Keras raises a plain Exception only if a download fails
                 raise
             raise UsageError(
-                f"weights 'imagenet' of {build.__name__} cannot be downloaded: name a weights file, or take random"
+                f"weights 'imagenet' of {build.__name__} cannot be downloaded: "
+                "set weights to a weights file, or to random"
             ) from error
     if weights in ("imagenet", "random"):
         return network

@@ -1,7 +1,7 @@
-"""Mean and maximum of features over time, L2-normalised for each column, and one hidden layer.
+"""Mean and maximum of features over time, normalised for each column, and one hidden layer.
 
-After the baselines of Abu-El-Haija et al., YouTube-8M: A Large-Scale Video Classification Benchmark, 2016, which
-pool statistics of frame-level features over the video and normalise them before a small classifier.
+Based on the baselines of Abu-El-Haija et al., YouTube-8M: A Large-Scale Video Classification Benchmark, 2016. They pool
+statistics of frame-level features over the video and normalise them before a small classifier.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ import keras
 from pydantic import Field
 
 from reelmill.train.models import InputSpec
-from reelmill.train.models.inputs import check_features, tensors, unit
+from reelmill.train.models.inputs import check_feature_inputs, keras_inputs, rms_normalised
 
 
 def build(
@@ -22,17 +22,17 @@ def build(
     hidden: Annotated[int, Field(ge=1)] = 128,
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
 ) -> Any:
-    """The model for clips of [steps, ...] float32; what follows the steps is taken as one vector.
+    """Build a model for clips of [steps, ...] float32; all axes after the steps are flattened.
 
     Args:
-        inputs: any number of columns.
+        inputs: any number of columns of features.
         classes: length of the output.
-        activation: of the output.
-        hidden: units of the hidden layer.
-        dropout: share of the hidden units that training leaves out.
+        activation: activation of the output layer.
+        hidden: number of units of the hidden layer.
+        dropout: dropout rate of the hidden units.
     """
-    check_features(inputs)
-    clips = tensors(inputs)
+    check_feature_inputs(inputs)
+    clips = keras_inputs(inputs)
     pooled = [_pooled(clip) for clip in clips.values()]
     x = pooled[0] if len(pooled) == 1 else keras.layers.Concatenate()(pooled)
     x = keras.layers.BatchNormalization(momentum=0.8)(x)
@@ -46,4 +46,4 @@ def build(
 def _pooled(clip: Any) -> Any:
     rows = keras.layers.Reshape((clip.shape[1], -1))(clip)
     statistics = [keras.layers.GlobalAveragePooling1D()(rows), keras.layers.GlobalMaxPooling1D()(rows)]
-    return unit(keras.layers.Concatenate()(statistics))
+    return rms_normalised(keras.layers.Concatenate()(statistics))

@@ -1,11 +1,11 @@
-"""A CNN on each picture, its features pooled over time.
+"""A CNN on each image, and pooling of its features over time.
 
-On frames it knows what is in the picture and nothing of their order: the baseline that every model of motion
-has to beat. After the single-frame model of Karpathy et al., Large-scale Video Classification with Convolutional
-Neural Networks, CVPR 2014; convolutions with batch normalisation instead of the original's layers. On optical flow it
-sees motion: the temporal network of Simonyan and Zisserman, Two-Stream Convolutional Networks for Action Recognition
-in Videos, NIPS 2014. Maximum and minimum side by side are the pooling of Chéron et al., P-CNN: Pose-based CNN Features
-for Action Recognition, ICCV 2015.
+On frames it sees the content of single images and not their order: the baseline for every model of motion. It follows
+the single-frame model of Karpathy et al., Large-scale Video Classification with Convolutional Neural Networks, CVPR
+2014, with batch-normalised convolutions instead of the original layers. On optical flow it sees motion: the temporal
+network of Simonyan and Zisserman, Two-Stream Convolutional Networks for Action Recognition in Videos, NIPS 2014. The
+concatenation of maximum and minimum is the pooling of Chéron et al., P-CNN: Pose-based CNN Features for Action
+Recognition, ICCV 2015.
 """
 
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ from pydantic import Field
 from reelmill.datasets.errors import UsageError
 from reelmill.train.models import InputSpec
 from reelmill.train.models.backbone import backbone_features
-from reelmill.train.models.inputs import check_pictures, tensors
+from reelmill.train.models.inputs import check_image_inputs, keras_inputs
 
 WIDTHS = (16, 32, 64, 128)
-"""Filters of the small CNN's layers."""
+"""Number of filters of each layer of the small CNN."""
 
 
 def build(
@@ -35,31 +35,31 @@ def build(
     trainable: bool = True,
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
 ) -> Any:
-    """The model for clips of [steps, height, width, channels]: pictures, uint8 RGB, or fields, float32.
+    """Build a model for clips of [steps, height, width, channels]: images, uint8 RGB, or flow fields, float32.
 
     Args:
         inputs: one column.
         classes: length of the output.
-        activation: of the output.
-        pooling: of the steps' features: their mean, their maximum, or the maxima and then the minima.
-        stack: lay all steps on each other as channels x0, y0, x1, y1 ... of one picture, as Simonyan and Zisserman do
-            with flow; False: each step is a picture of its own.
-        backbone: a network of keras.applications by name; None: a small CNN.
-        weights: of the backbone: ``imagenet``, ``random``, or path or URL of a weights file of the network without
-            its classifier; None: ``imagenet`` for pictures, ``random`` for fields and stacks.
-        trainable: False leaves the backbone as it is, and trains the last layer only.
-        dropout: share of the pooled features that training leaves out.
+        activation: activation of the output layer.
+        pooling: over the steps' features: the mean, the maximum, or the maximum and the minimum concatenated.
+        stack: stack all steps as channels x0, y0, x1, y1 ... of one image, as Simonyan and Zisserman do with flow;
+            False: each step is a separate image.
+        backbone: name of a network of keras.applications; None: a small CNN.
+        weights: weights of the backbone: ``imagenet``, ``random``, or path or URL of a weights file of the network
+            without its classifier; None: ``imagenet`` for images, ``random`` for flow fields and stacks.
+        trainable: False: freeze the backbone and train only the last layer.
+        dropout: dropout rate of the pooled features.
     """
-    check_pictures(inputs, columns=1)
+    check_image_inputs(inputs, columns=1)
     if backbone is None and (weights is not None or not trainable):
-        raise UsageError("weights and trainable are those of a backbone: name one, as backbone: MobileNetV2")
+        raise UsageError("weights and trainable need a backbone: name one, as backbone: MobileNetV2")
     ((name, spec),) = inputs.items()
-    clips = tensors(inputs)
-    pictures = _stacked(clips[name]) if stack else clips[name]
-    _, steps, *picture = pictures.shape
-    x = keras.ops.reshape(pictures, (-1, *picture))
+    clips = keras_inputs(inputs)
+    images = _stacked(clips[name]) if stack else clips[name]
+    _, steps, *image_shape = images.shape
+    x = keras.ops.reshape(images, (-1, *image_shape))
     if backbone is None:
-        x = _small(x, rgb=spec.dtype == "uint8")
+        x = _small_cnn(x, is_rgb=spec.dtype == "uint8")
     else:
         x = backbone_features(x, backbone, weights=weights, trainable=trainable, name=f"{name}_backbone")
     x = _pooled(keras.ops.reshape(x, (-1, steps, x.shape[-1])), pooling)
@@ -70,21 +70,21 @@ def build(
 
 
 def _stacked(clips: Any) -> Any:
-    """[b, t, h, w, c] as [b, 1, h, w, t * c]."""
+    """Reshape [b, t, h, w, c] to [b, 1, h, w, t * c]."""
     _, steps, height, width, channels = clips.shape
     return keras.ops.reshape(
         keras.ops.transpose(clips, (0, 2, 3, 1, 4)), (-1, 1, height, width, steps * channels)
     )
 
 
-def _small(x: Any, *, rgb: bool) -> Any:
-    # pixels of motion: how large they are hangs on the collection
-    to_one = (
+def _small_cnn(x: Any, *, is_rgb: bool) -> Any:
+    # RGB has a fixed range. The range of motion in pixels depends on the collection.
+    normalise = (
         keras.layers.Rescaling(1 / 127.5, offset=-1.0)
-        if rgb
+        if is_rgb
         else keras.layers.BatchNormalization(momentum=0.8)
     )
-    x = to_one(x)
+    x = normalise(x)
     for filters in WIDTHS:
         x = keras.layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False)(x)
         x = keras.layers.BatchNormalization(momentum=0.8)(x)

@@ -1,9 +1,9 @@
 """LSTM, GRU and bidirectional LSTM over precomputed features.
 
-After Ng et al., Beyond Short Snippets: Deep Networks for Video Classification, CVPR 2015, which puts LSTM layers on
+Based on Ng et al., Beyond Short Snippets: Deep Networks for Video Classification, CVPR 2015, who apply LSTM layers to
 CNN features of frames and of flow, and Donahue et al., Long-term Recurrent Convolutional Networks for Visual
-Recognition and Description, CVPR 2015, which averages over the steps; both use RGB and flow together. GRU is Cho et
-al., EMNLP 2014; the bidirectional network reads a clip from both ends, as in Graves and Schmidhuber, 2005.
+Recognition and Description, CVPR 2015, who average over the steps; both use RGB and flow together. GRU: Cho et al.,
+EMNLP 2014. The bidirectional network reads a clip in both directions: Graves and Schmidhuber, 2005.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ import keras
 from pydantic import Field
 
 from reelmill.train.models import InputSpec
-from reelmill.train.models.inputs import check_features, tensors, unit
+from reelmill.train.models.inputs import check_feature_inputs, keras_inputs, rms_normalised
 
 Cell = Literal["lstm", "gru", "bilstm"]
 
@@ -30,21 +30,21 @@ def _build(
     output: Literal["mean", "last"] = "mean",
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
 ) -> Any:
-    """The model for clips of [steps, ...] float32; what follows the steps is taken as one vector.
+    """Build a model for clips of [steps, ...] float32; all axes after the steps are flattened.
 
     Args:
-        cell: which network; ``lstm``, ``gru`` and ``bilstm`` of this file are the three.
-        inputs: any number of columns with equally many steps; of each step their vectors lie side by side.
+        cell: type of the recurrent layers.
+        inputs: any number of columns with the same number of steps; the vectors of each step are concatenated.
         classes: length of the output.
-        activation: of the output.
-        units: of each layer, and in each direction.
-        layers: one upon the other.
-        output: ``mean`` of all steps' outputs, or the ``last`` step's (of both directions the one that has seen all).
-        dropout: share of the values that training leaves out before the output layer.
+        activation: activation of the output layer.
+        units: number of units of each layer, and of each direction.
+        layers: number of recurrent layers.
+        output: ``mean`` over the steps' outputs, or the ``last`` output of each direction.
+        dropout: dropout rate before the output layer.
     """
-    check_features(inputs)
-    clips = tensors(inputs)
-    rows = [unit(keras.layers.Reshape((clip.shape[1], -1))(clip)) for clip in clips.values()]
+    check_feature_inputs(inputs)
+    clips = keras_inputs(inputs)
+    rows = [rms_normalised(keras.layers.Reshape((clip.shape[1], -1))(clip)) for clip in clips.values()]
     x = rows[0] if len(rows) == 1 else keras.layers.Concatenate()(rows)
     x = keras.layers.BatchNormalization(momentum=0.8)(x)
     for number in range(1, layers + 1):

@@ -1,4 +1,4 @@
-"""A trained model on disk: ``model.keras``, and ``model.json`` with what its input must look like."""
+"""Saving and loading of trained models: ``model.keras``, and ``model.json``, which describes the input."""
 
 import io
 import json
@@ -14,10 +14,11 @@ from reelmill.datasets import storage
 from reelmill.datasets.errors import DatasetError, UsageError
 from reelmill.train import models
 
-MODEL, DESCRIPTION = "model.keras", "model.json"
+MODEL_FILE, DESCRIPTION_FILE = "model.keras", "model.json"
 DIGITS = 6
-"""Decimals of a metric; more would differ between processors."""
+"""Decimals of metrics in files; further decimals would differ between processors."""
 ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
+"""Modification time of all files in the archive: the earliest that ZIP can represent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,44 +28,42 @@ class ModelInfo:
     model: str
     """Name of the model, or ``module:callable``."""
     columns: list[str]
-    """Columns that it reads, in this order."""
+    """Input columns, in this order."""
     class_names: list[str]
-    """What each output stands for."""
+    """Class name of each output."""
     clip_frames: int
-    """Frames of a clip."""
+    """Frames per clip."""
     stride: int
-    """Distance between them, in stored frames."""
+    """Distance between these frames, in stored frames."""
     crop: int | None
-    """Side of the crop in pixels; None: whole frames."""
+    """Height and width of the crop in pixels; None: whole frames."""
     labels: Literal["single", "multi"] = "single"
-    """``single``: a clip has one label, and its probabilities sum to 1; ``multi``: any number of labels."""
+    """``single``: one label per clip, probabilities sum to 1; ``multi``: any number of labels per clip."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """Arguments that the model was built with."""
 
 
 def save(model: Any, info: ModelInfo, folder: str) -> None:
-    """Write both files; equal models give equal bytes."""
+    """Write both files; equal models result in equal bytes."""
     with TemporaryDirectory() as temporary:
-        path = Path(temporary, MODEL)
+        path = Path(temporary, MODEL_FILE)
         model.save(path)
-        content = _reproducible(path)
-    storage.write_bytes(storage.join(folder, MODEL), content)
-    storage.write_bytes(storage.join(folder, DESCRIPTION), to_json(asdict(info)))
+        content = _reproducible_archive(path)
+    storage.write_bytes(storage.join(folder, MODEL_FILE), content)
+    storage.write_bytes(storage.join(folder, DESCRIPTION_FILE), to_json(asdict(info)))
 
 
 def load(folder: str) -> tuple[Any, ModelInfo]:
-    """The model and its description.
+    """Load a model and its description.
 
     Raises:
-        UsageError: there is no model.
+        UsageError: the folder contains no model.
         DatasetError: its files are damaged.
     """
     try:
-        info = ModelInfo(**json.loads(storage.read_bytes(storage.join(folder, DESCRIPTION))))
-        with storage.local_file(storage.join(folder, MODEL)) as path:
-            models.find(
-                info.model
-            )  # a model of the user's own may have layers of its own: importing it makes them known
+        info = ModelInfo(**json.loads(storage.read_bytes(storage.join(folder, DESCRIPTION_FILE))))
+        with storage.local_file(storage.join(folder, MODEL_FILE)) as path:
+            models.load_builder(info.model)  # importing the user's module registers its custom layers
             return keras.models.load_model(path), info
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(f"no trained model in {folder!r}: run `reelmill train` first") from None
@@ -73,12 +72,12 @@ def load(folder: str) -> tuple[Any, ModelInfo]:
 
 
 def to_json(content: dict[str, Any]) -> bytes:
-    """JSON as every file of ours has it: equal content gives equal bytes."""
+    """Encode a JSON file; equal content results in equal bytes."""
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _reproducible(path: Path) -> bytes:
-    """The archive that Keras wrote, without the clock times and memory addresses in it."""
+def _reproducible_archive(path: Path) -> bytes:
+    """Return the content of a ``.keras`` archive without the times and memory addresses that Keras writes into it."""
     cleaned = io.BytesIO()
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(cleaned, "w") as target:
         for name in sorted(source.namelist()):
@@ -86,24 +85,24 @@ def _reproducible(path: Path) -> bytes:
             if name == "metadata.json":
                 content = json.dumps({"keras_version": json.loads(content)["keras_version"]}).encode()
             elif name == "config.json":
-                content = json.dumps(_renumbered(json.loads(content), {})).encode()
+                content = json.dumps(_renumber_shared_objects(json.loads(content), {})).encode()
             target.writestr(zipfile.ZipInfo(name, ZIP_EPOCH), content)
     return cleaned.getvalue()
 
 
-def _renumbered(config: Any, numbers: dict[int, int]) -> Any:
-    """A model's configuration with its shared objects, known by their addresses, numbered from 0.
+def _renumber_shared_objects(config: Any, numbers: dict[int, int]) -> Any:
+    """Replace the ids of shared objects, which are memory addresses, by numbers from 0.
 
-    >>> _renumbered([{"shared_object_id": 90210}, {"shared_object_id": 90210}], {})
+    >>> _renumber_shared_objects([{"shared_object_id": 90210}, {"shared_object_id": 90210}], {})
     [{'shared_object_id': 0}, {'shared_object_id': 0}]
     """
     if isinstance(config, list):
-        return [_renumbered(item, numbers) for item in config]
+        return [_renumber_shared_objects(item, numbers) for item in config]
     if not isinstance(config, dict):
         return config
     return {
         key: numbers.setdefault(value, len(numbers))
         if key == "shared_object_id"
-        else _renumbered(value, numbers)
+        else _renumber_shared_objects(value, numbers)
         for key, value in config.items()
     }

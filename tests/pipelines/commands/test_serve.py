@@ -18,7 +18,7 @@ import pytest
 from reelmill.datasets.errors import DatasetError
 from reelmill.datasets.synthetic import Recording, wandering_clip, write_dataset
 from reelmill.pipelines.cli import main
-from reelmill.train.quiet_import import quiet_import
+from reelmill.train.keras_setup import quiet_import
 
 
 def free_ports(count: int) -> list[int]:

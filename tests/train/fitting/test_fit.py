@@ -93,8 +93,11 @@ def test_the_model_learns_what_a_frame_shows(project: Path) -> None:
     ("arguments", "said"),
     [
         (["--model", "resnet"], "model 'resnet': valid are frame_cnn, feature_mlp, lstm"),
-        (["--model", "feature_mlp"], "model 'feature_mlp': it reads features; 'frames' gives [2, 32, 32, 3]"),
-        (["--crop", "null"], "needs clips of one size, not whole pictures of 'frames': set crop"),
+        (
+            ["--model", "feature_mlp"],
+            "model 'feature_mlp': it reads features; 'frames' has the shape [2, 32, 32, 3]",
+        ),
+        (["--crop", "null"], "needs clips of one size, and 'frames' is not cropped: set crop"),
         (["--columns", "[flow]"], "no finished column 'flow'"),
         (["--columns", "[]"], "train.columns = []"),
         (["--columns", "frames"], "train.columns = 'frames'"),
@@ -107,11 +110,14 @@ def test_the_model_learns_what_a_frame_shows(project: Path) -> None:
         (["--learning-rate", "fast"], "train.learning_rate = 'fast'"),
         (
             ["--class-weights", "{fog: 2}"],
-            "class_weights: there is no class 'fog'; there is bright, dark, grey",
+            "class_weights: there is no class 'fog'; the classes are bright, dark, grey",
         ),
-        (["--class-weights", "{dark: -1}"], "class_weights: dark = -1.0 must be a number from 0 on"),
+        (
+            ["--class-weights", "{dark: -1}"],
+            "class_weights: dark = -1.0 must be a finite number of at least 0",
+        ),
         (["--class-weights", "rare"], "train.class_weights"),
-        (["--warmup-epochs", "3"], "warmup_epochs 3 must be below epochs 3"),
+        (["--warmup-epochs", "3"], "warmup_epochs 3 must be less than epochs 3"),
         (["--schedule", "linear"], "train.schedule = 'linear'"),
         (["--precision", "float16"], "train.precision = 'float16'"),
         (["--replicas", "2"], "replicas 2 with strategy 'none': set strategy to mirrored or data_parallel"),
@@ -194,7 +200,7 @@ def test_metrics_of_known_predictions() -> None:
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from reelmill.train.quiet_import import quiet_import
+    from reelmill.train.keras_setup import quiet_import
 
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     with pytest.raises(UsageError, match=r"pip install 'reelmill\[train\]'"), quiet_import():

@@ -178,7 +178,7 @@ def test_a_share_is_a_share(parts: list[tuple[float, float]], warm_up: int) -> N
 
 REPLICAS = """
 import numpy as np
-from reelmill.train.quiet_import import quiet_import
+from reelmill.train.keras_setup import quiet_import
 with quiet_import():
     import tensorflow as tf
     cpu = tf.config.list_physical_devices("CPU")[0]

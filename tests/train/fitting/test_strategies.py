@@ -281,12 +281,12 @@ def test_what_a_strategy_lacks_is_said(
 def test_jax_has_to_be_chosen_before_keras_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
     monkeypatch.setenv("XLA_FLAGS", "")
-    keras_setup.choose(TrainOptions())
+    keras_setup.select_backend(TrainOptions())
     assert os.environ["KERAS_BACKEND"] == "tensorflow"
     with pytest.raises(
         UsageError, match="needs Keras on JAX, and Keras runs on tensorflow: set KERAS_BACKEND=jax"
     ):
-        keras_setup.choose(TrainOptions(strategy="data_parallel"))
+        keras_setup.select_backend(TrainOptions(strategy="data_parallel"))
 
 
 def test_a_batch_that_cannot_be_divided_names_one_that_can() -> None:

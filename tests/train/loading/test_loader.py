@@ -227,7 +227,7 @@ def test_shapes_are_static_and_training_has_no_end(dataset: str) -> None:
 
 ON_DEVICE = """
 import sys
-from reelmill.train.quiet_import import quiet_import
+from reelmill.train.keras_setup import quiet_import
 with quiet_import():
     import tensorflow as tf
 (cpu,) = tf.config.list_physical_devices("CPU")
