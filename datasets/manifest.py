@@ -1,7 +1,7 @@
-"""The manifest: one row per clip, in the order that shards are cut from.
+"""The manifest of a dataset: a Parquet file with one row per clip.
 
-Rows are sorted by a stable hash of their ``clip_id``. A shard is a range of that hash, so it is one
-contiguous slice of the manifest: any worker reads its own slice and nobody holds the whole.
+Rows are sorted by a stable hash of their ``clip_id``. A shard holds a range of that hash, so its clips are consecutive
+rows, and a worker reads only those rows.
 """
 
 import hashlib
@@ -20,13 +20,14 @@ from reelmill.datasets.parquet import parquet_writer
 FILE_NAME = "manifest.parquet"
 SCHEMA_VERSION = 1
 ROW_GROUP_ROWS = 2048
-"""Rows a worker has to read at least to find its slice; about 0.5 MB."""
+"""Rows of a row group, the least that a worker reads: about 0.5 MB."""
 
 HASH_SPACE = 1 << 64
+"""Hashes of clips are below this."""
 
 
 def clip_hash(clip_id: str) -> int:
-    """Place of a clip on the ring that shards are cut from, 0 .. 2**64 - 1.
+    """Return the hash that decides the order and the shard of a clip, 0 .. 2**64 - 1.
 
     >>> clip_hash("a") == clip_hash("a") != clip_hash("b")
     True
@@ -35,72 +36,78 @@ def clip_hash(clip_id: str) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Clip:
-    """One labelled time range of one video: a row of the manifest."""
+class Probe:
+    """Facts about a video file from its header and first frames. They are hints: no computation relies on them."""
 
-    clip_id: str
-    """Unique in the manifest and stable between scans."""
-    video: str
-    """Path below the collection's root, with ``/``; or a URL."""
-    media_id: str
-    """Names the video; clips cut from one video share it."""
-    split: str
-    """``train``, ``val``, ``test`` or another word of ``[a-z0-9_]``."""
-    labels: list[str] = field(default_factory=list)
-    """Class names; none for an unlabelled clip, several for a multi-label one."""
-    label_index: list[int] = field(default_factory=list)
-    """Place of each of ``labels`` in the manifest's class list, from 0."""
-    start_us: int | None = None
-    """First presentation time that belongs to the clip, on the video's own timeline; None: its beginning."""
-    end_us: int | None = None
-    """First presentation time that no longer belongs to it; None: the video's end."""
-
-    identity: str | None = None
-    """What the source's content is known by: ``sha256:...`` of its bytes, or ``stat:...``; None: no file."""
-    file_bytes: int | None = None
-    """Length of the video file."""
     probe_error: str | None = None
-    """Why probing found no video: one of :data:`reelmill.datasets.column.REASONS`; None: it did."""
+    """Reason why the file is not a usable video: one of :data:`reelmill.datasets.column.REASONS`; None: it is one."""
     probe_detail: str | None = None
-    """What the prober said to ``probe_error``."""
+    """Details of ``probe_error``."""
     container: str | None = None
     """Name of ffmpeg's demuxer, as ``avi`` or ``mov,mp4,m4a,3gp,3g2,mj2``."""
     codec: str | None = None
-    """Name of ffmpeg's decoder family, as ``h264``."""
+    """Name of the codec, as ``h264``."""
     pix_fmt: str | None = None
     """Pixel format of the decoded frames, as ``yuv420p``."""
     coded_width: int | None = None
-    """Width of the decoded picture in pixels, before rotation and aspect."""
+    """Width of the decoded frames in pixels, before rotation and scaling to square pixels."""
     coded_height: int | None = None
-    """Height of the decoded picture in pixels, before rotation and aspect."""
+    """Height of the decoded frames in pixels, before rotation and scaling to square pixels."""
     sar: str | None = None
-    """Sample aspect ratio ``num:den``; ``1:1`` where the file names none."""
+    """Sample aspect ratio ``num:den``; ``1:1`` if the file names none."""
     rotation: int | None = None
-    """Degrees to turn the picture clockwise for display: 0, 90, 180 or 270."""
+    """Clockwise rotation for display in degrees: 0, 90, 180 or 270."""
     width: int | None = None
-    """Width as displayed: rotated and with square pixels."""
+    """Width in pixels for display: rotated and with square pixels."""
     height: int | None = None
-    """Height as displayed: rotated and with square pixels."""
+    """Height in pixels for display: rotated and with square pixels."""
     interlaced: bool | None = None
-    """Whether one of the first frames is stored as two fields."""
+    """Whether one of the first frames is interlaced."""
     fps_average: float | None = None
-    """Frames per second as the container's average tells (a hint)."""
+    """Average frame rate in frames per second, from the container."""
     fps_nominal: float | None = None
-    """Frames per second as the container's lowest common rate tells (a hint)."""
+    """Lowest frame rate in frames per second that represents all timestamps exactly, from the container."""
     variable_rate: bool | None = None
-    """Whether packet times of the stream are unevenly spaced."""
+    """Whether the first packets are unevenly spaced in time."""
     start_time_us: int | None = None
-    """Presentation time at which the container says that it begins (a hint)."""
+    """Presentation time of the beginning in microseconds, from the container."""
     duration_us: int | None = None
-    """Duration as the header tells (a hint); None where it does not."""
+    """Duration in microseconds, from the header; None if it has none."""
     header_frames: int | None = None
-    """Frame count as the header tells (a hint); None where it does not."""
+    """Number of frames, from the header; None if it has none."""
     audio_codec: str | None = None
-    """Decoder family of the first audio stream; None: no audio."""
+    """Codec of the first audio stream; None: no audio."""
     audio_rate: int | None = None
-    """Samples per second of the first audio stream."""
+    """Sample rate of the first audio stream in Hz."""
     audio_channels: int | None = None
-    """Channels of the first audio stream."""
+    """Number of channels of the first audio stream."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clip(Probe):
+    """Labelled time range of a video: one row of the manifest."""
+
+    clip_id: str
+    """Unique in the manifest and the same in every scan."""
+    video: str
+    """Path relative to the collection's root, with ``/``; or a URL."""
+    media_id: str
+    """Name of the video. Clips of one video share it."""
+    split: str
+    """``train``, ``val``, ``test`` or another word of ``[a-z0-9_]``."""
+    labels: list[str] = field(default_factory=list)
+    """Class names: none for an unlabelled clip, several for a multi-label one."""
+    label_index: list[int] = field(default_factory=list)
+    """Index of each of ``labels`` in the manifest's list of classes, from 0."""
+    start_us: int | None = None
+    """First presentation time inside the clip in microseconds; None: the beginning of the video."""
+    end_us: int | None = None
+    """First presentation time after the clip in microseconds; None: the end of the video."""
+
+    identity: str | None = None
+    """Fingerprint of the video file: ``sha256:...`` of its bytes, or ``stat:...``; None: no file."""
+    file_bytes: int | None = None
+    """Size of the video file."""
 
 
 _TEXT, _INT, _FLOAT, _BOOL = pa.string(), pa.int64(), pa.float64(), pa.bool_()
@@ -115,35 +122,38 @@ _ARROW_TYPES: dict[str, pa.DataType] = {
 }
 SCHEMA: pa.Schema = pa.schema(
     [pa.field("hash", pa.uint64(), nullable=False)]
-    + [pa.field(f.name, _ARROW_TYPES[str(f.type)], nullable="None" in str(f.type)) for f in fields(Clip)]
+    + [
+        pa.field(f.name, _ARROW_TYPES[str(f.type)], nullable="None" in str(f.type))
+        for f in sorted(fields(Clip), key=lambda f: f.name in Probe.__slots__)
+    ]
 )
+"""The hash, then the fields of :class:`Clip`: its own first, then those of :class:`Probe`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ManifestInfo:
-    """What holds for all rows of a manifest."""
+    """Metadata of a manifest."""
 
     dataset: str
-    """Name of the dataset; shard names begin with it."""
+    """Name of the dataset; the names of its shards begin with it."""
     labels: list[str]
-    """Class names; a label's index is its place here."""
+    """Class names; ``label_index`` refers to this list."""
     identity: str = "content"
-    """How sources are known: ``content`` (hash of the bytes) or ``stat`` (size and modification time)."""
+    """Kind of ``Clip.identity``: ``content`` (hash of the bytes) or ``stat`` (size and modification time)."""
     schema_version: int = SCHEMA_VERSION
 
 
 def to_table(clips: Iterable[Clip]) -> pa.Table:
-    """Rows in manifest order: by hash, then by clip_id."""
+    """Return the rows of clips in the order of the manifest: by hash, then by ``clip_id``."""
     rows = [{"hash": clip_hash(c.clip_id), **asdict(c)} for c in clips]
     rows.sort(key=lambda row: (row["hash"], row["clip_id"]))
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
 def write_tables(path: str, tables: Iterable[pa.Table], info: ManifestInfo) -> int:
-    """Write a manifest from tables that are sorted and follow one another; the file appears when complete.
+    """Write a manifest from consecutive sorted tables. Return the number of rows.
 
-    Returns:
-        The number of rows.
+    The file appears only when it is complete.
 
     Raises:
         DatasetError: a clip_id occurs twice, or the tables are out of order.
@@ -169,10 +179,13 @@ def write_tables(path: str, tables: Iterable[pa.Table], info: ManifestInfo) -> i
 
 
 class Manifest:
-    """A manifest on disk, read a slice at a time.
+    """Reader of a manifest. It reads only the row groups that are asked for.
+
+    Args:
+        path: path or URL of the file.
 
     Raises:
-        DatasetError: there is no manifest at ``path``, or it is none of ours.
+        DatasetError: there is no file at ``path``, or it is not a manifest.
     """
 
     def __init__(self, path: str) -> None:
@@ -203,7 +216,9 @@ class Manifest:
                 f"this Reelmill reads {SCHEMA_VERSION}: run `reelmill scan` again"
             )
         if schema.names != SCHEMA.names:
-            raise DatasetError(f"{self.path!r} lacks columns of a manifest: run `reelmill scan` again")
+            raise DatasetError(
+                f"{self.path!r} does not have the columns of a manifest: run `reelmill scan` again"
+            )
         return parquet, info
 
     def __enter__(self) -> "Manifest":
@@ -222,7 +237,7 @@ class Manifest:
         return int(self._parquet.metadata.num_rows)
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """All rows, one row group at a time."""
+        """Yield all rows, one row group at a time, or only some columns of them."""
         for group in range(self._parquet.num_row_groups):
             yield self._read(group, columns=list(columns) if columns else None)
 
@@ -237,11 +252,11 @@ class Manifest:
     def clips(
         self, *, split: str | None = None, hash_start: int = 0, hash_end: int = HASH_SPACE
     ) -> Iterator[Clip]:
-        """Clips whose hash lies in [hash_start, hash_end), in order; reads only the row groups that hold them."""
+        """Yield the clips of a split (None: of all) with a hash in [hash_start, hash_end), in order."""
         for group in range(self._parquet.num_row_groups):
             statistics = self._parquet.metadata.row_group(group).column(0).statistics
-            known = statistics is not None and statistics.has_min_max
-            if known and (statistics.max < hash_start or statistics.min >= hash_end):
+            has_range = statistics is not None and statistics.has_min_max
+            if has_range and (statistics.max < hash_start or statistics.min >= hash_end):
                 continue
             for row in self._read(group).to_pylist():
                 if hash_start <= row["hash"] < hash_end and split in (None, row["split"]):
@@ -249,5 +264,5 @@ class Manifest:
 
 
 def clip_from_row(row: dict[str, Any]) -> Clip:
-    """A clip from a row of a manifest table, which may carry the hash besides."""
+    """Return the clip of a row of the manifest; the hash is ignored."""
     return Clip(**{name: value for name, value in row.items() if name != "hash"})

@@ -6,7 +6,7 @@ Headers are hints: the counts and durations here are recorded, never relied on.
 import contextlib
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from fractions import Fraction
 from itertools import islice, pairwise
 from typing import Any
@@ -15,6 +15,7 @@ import av
 import av.logging
 from av.error import FFmpegError
 
+from reelmill.datasets.manifest import Probe
 from reelmill.features.video.ffmpeg import FORBIDDEN, FORMATS, PROTOCOLS, input_url
 from reelmill.features.video.geometry import display_size
 
@@ -25,33 +26,6 @@ LOOKED_AT_PACKETS = 400
 
 SCRIPTS = (b"#EXTM3U", b"ffconcat version", b"<MPD", b"v=0\r\n", b"v=0\n", b"[playlist]")
 """How HLS, concat, DASH, SDP and PLS files begin: ffmpeg tells some of them by their name alone."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Probe:
-    """Facts about one video file; the fields are those of :class:`reelmill.datasets.manifest.Clip`."""
-
-    probe_error: str | None = None
-    probe_detail: str | None = None
-    container: str | None = None
-    codec: str | None = None
-    pix_fmt: str | None = None
-    coded_width: int | None = None
-    coded_height: int | None = None
-    sar: str | None = None
-    rotation: int | None = None
-    width: int | None = None
-    height: int | None = None
-    interlaced: bool | None = None
-    fps_average: float | None = None
-    fps_nominal: float | None = None
-    variable_rate: bool | None = None
-    start_time_us: int | None = None
-    duration_us: int | None = None
-    header_frames: int | None = None
-    audio_codec: str | None = None
-    audio_rate: int | None = None
-    audio_channels: int | None = None
 
 
 def probe(path: str) -> Probe:

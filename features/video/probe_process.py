@@ -3,8 +3,8 @@
 import json
 import sys
 
+from reelmill.datasets.manifest import Probe
 from reelmill.features.video.line_server import Child
-from reelmill.features.video.probe import Probe
 
 MEMORY_BYTES = 4 << 30
 """Address space of the prober."""

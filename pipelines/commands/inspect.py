@@ -14,7 +14,7 @@ from reelmill.datasets import storage
 from reelmill.datasets.column import Column, column_names
 from reelmill.datasets.column_reader import ColumnReader
 from reelmill.datasets.errors import UsageError, suggest
-from reelmill.datasets.manifest import FILE_NAME, Clip, Manifest, clip_hash
+from reelmill.datasets.manifest import FILE_NAME, SCHEMA, Clip, Manifest, clip_hash
 from reelmill.datasets.records import keys
 from reelmill.datasets.records.sequence_example import parse
 from reelmill.pipelines.commands.common import say
@@ -106,7 +106,7 @@ def _find(manifest: Manifest, clip_id: str) -> Clip:
 
 
 def _show_clip(dataset: str, clip: Clip, save: str | None) -> None:
-    for name in Clip.__slots__:
+    for name in SCHEMA.names[1:]:
         value = getattr(clip, name)
         if value is not None:
             say(f"{name:<16} {value}")

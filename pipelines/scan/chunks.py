@@ -13,9 +13,8 @@ import pyarrow.parquet as pq
 from reelmill.datasets import storage
 from reelmill.datasets.collections.base import Collection
 from reelmill.datasets.errors import DatasetError
-from reelmill.datasets.manifest import HASH_SPACE, Clip, to_table
+from reelmill.datasets.manifest import HASH_SPACE, Clip, Probe, to_table
 from reelmill.features.identity import content_identity, stat_identity
-from reelmill.features.video.probe import Probe
 from reelmill.features.video.probe_process import Prober
 
 CHUNK_CLIPS = 256

@@ -21,6 +21,7 @@ from reelmill.datasets.manifest import (
     Clip,
     Manifest,
     ManifestInfo,
+    Probe,
     clip_from_row,
     clip_hash,
     to_table,
@@ -327,7 +328,9 @@ def test_readers_say_in_one_line_what_is_wrong(
     assert str(path) in str(caught.value)
 
 
-def test_schema_names_every_field() -> None:
-    assert SCHEMA.names == ["hash", *(f.name for f in fields(Clip))]
+def test_schema_has_every_field_in_the_order_of_the_format() -> None:
+    own = "clip_id video media_id split labels label_index start_us end_us identity file_bytes".split()
+    assert SCHEMA.names == ["hash", *own, *(f.name for f in fields(Probe))]
+    assert set(SCHEMA.names[1:]) == {f.name for f in fields(Clip)}
     required = {f.name for f in SCHEMA if not f.nullable}
     assert required == {"hash", "clip_id", "video", "media_id", "split", "labels", "label_index"}

@@ -4,22 +4,16 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from reelmill.datasets.manifest import Clip
-from reelmill.features.video.probe import Probe, probe
+from reelmill.datasets.manifest import Probe
+from reelmill.features.video.probe import probe
 
 X264 = ("libx264", "-preset", "ultrafast")
-
-
-def test_fields_are_those_of_a_clip() -> None:
-    assert {f.name: str(f.type) for f in fields(Probe)}.items() <= {
-        f.name: str(f.type) for f in fields(Clip)
-    }.items()
 
 
 def test_a_plain_video(tmp_path: Path, make_video: Callable[..., Path]) -> None:
