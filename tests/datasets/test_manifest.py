@@ -298,7 +298,7 @@ def with_schema(path: Path) -> None:
                 .replace_schema_metadata({"reelmill": json.dumps(asdict(INFO))}),
                 path,
             ),
-            "lacks columns",
+            "does not have the columns",
         ),
         (with_schema, "manifest schema 99, this Reelmill reads 1: run `reelmill scan` again"),
         (lambda path: path.mkdir(), "Is a directory"),

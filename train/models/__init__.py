@@ -120,15 +120,4 @@ def validate_arguments(builder: Builder, arguments: Mapping[str, Any]) -> dict[s
         UsageError: an argument is unknown, missing or of the wrong type; the message lists the valid names.
     """
     parameters = list(inspect.signature(builder, eval_str=True).parameters.values())[3:]
-    by_name = {p.name: p for p in parameters if p.kind is not p.VAR_KEYWORD}
-    accepts_any = len(by_name) < len(parameters)
-    values = {}
-    for key, value in arguments.items():
-        if key not in by_name and not accepts_any:
-            raise UsageError(f"there is no argument {key!r}; valid are {', '.join(by_name) or 'none'}")
-        annotation = by_name[key].annotation if key in by_name else inspect.Parameter.empty
-        values[key] = plugins.validate_value(value, annotation, subject=f"argument {key}")
-    for key, parameter in by_name.items():
-        if parameter.default is parameter.empty and key not in values:
-            raise UsageError(f"its argument {key!r} is missing")
-    return values
+    return plugins.validate_arguments(parameters, arguments, noun="argument")

@@ -135,13 +135,13 @@ def test_adapter_of_ones_own(own_module: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("adapter", "options", "told"),
     [
-        ("Own", {}, "needs its option 'rate'"),
+        ("Own", {}, "option 'rate' is missing"),
         ("Own", {"rate": "fast"}, "'rate' = 'fast'"),
         ("Own", {"rate": -1.0}, "rate must not be negative"),
         ("Own", {"rate": 1, "tag": []}, "did you mean 'tags'?"),
         ("Owm", {}, "did you mean 'Own'?"),
         ("Model", {"fold": 0}, "fold"),
-        ("Bare", {}, "lacks name, labels, entries"),
+        ("Bare", {}, "it has no name, labels, entries"),
         ("Rootless", {}, "no argument 'root'"),
     ],
 )

@@ -347,21 +347,21 @@ def test_failed_download_of_weights_is_a_usage_error(monkeypatch: pytest.MonkeyP
             "frame_cnn",
             {"f": FRAMES},
             {"poling": "max"},
-            "no argument 'poling'; valid are pooling, stack, backbone",
+            "no argument 'poling' ('max'); did you mean 'pooling'? valid: pooling, stack, backbone",
         ),
         (
             "frame_cnn",
             {"f": FRAMES},
             {"pooling": "min"},
-            "argument pooling = 'min': Input should be 'mean', 'max'",
+            "argument 'pooling' = 'min': Input should be 'mean', 'max'",
         ),
         (
             "lstm",
             {"f": VECTORS},
             {"units": 0},
-            "argument units = 0: Input should be greater than or equal to 1",
+            "argument 'units' = 0: Input should be greater than or equal to 1",
         ),
-        ("lstm", {"f": VECTORS}, {"units": "64"}, "argument units = '64': Input should be a valid integer"),
+        ("lstm", {"f": VECTORS}, {"units": "64"}, "argument 'units' = '64': Input should be a valid integer"),
         (
             "two_stream",
             INPUTS["two_stream"],
@@ -492,7 +492,7 @@ def test_the_docs_name_every_model_and_argument() -> None:
         ("own_models:built", "own_models has no function 'built'"),
         ("own_models:NUMBER", "own_models has no function 'NUMBER'"),
         ("own_models:wrong", "wrong must take (inputs, classes, activation, ...)"),
-        ("own_models:needy", "its argument 'size' is missing"),
+        ("own_models:needy", "argument 'size' is missing"),
     ],
 )
 @pytest.mark.usefixtures("user_models")
