@@ -10,6 +10,8 @@ DEFAULT_RUN = "frames"
 """Name of the run of a project that names none."""
 
 Count = Annotated[int, Field(ge=1)]
+Labels = Literal["single", "multi"]
+"""Whether every clip has exactly one label, or any number of labels."""
 
 
 class _Options(BaseModel):
@@ -25,7 +27,7 @@ class TrainOptions(_Options):
     """Name of a model of train/models; null takes what suits the first column"""
     arguments: dict[str, Any] = {}
     """Arguments of the model, as {pooling: max}; its file in train/models names them"""
-    labels: Literal["single", "multi"] = "single"
+    labels: Labels = "single"
     """single: every clip has exactly one label; multi: any number, each learned as a yes or no of its own"""
     split: str = "train"
     """Split to learn from"""

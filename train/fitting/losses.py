@@ -1,7 +1,7 @@
 """Losses, metrics and class weights, for clips with one label or several."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,8 +11,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from reelmill.datasets import storage
 from reelmill.datasets.errors import UsageError
 from reelmill.datasets.manifest import FILE_NAME, Manifest
-
-Labels = Literal["single", "multi"]
+from reelmill.train.options import Labels
 
 
 def loss_and_metrics(

@@ -17,7 +17,14 @@ from reelmill.train.loading.clip_sampling import Sampling, aligned
 from reelmill.train.loading.device_prefetch import checked_device, on_device
 from reelmill.train.loading.graph_checks import asserted
 from reelmill.train.loading.order import Order, Share, evaluated, last_part
-from reelmill.train.loading.record_reader import Labels, check_single_labels, join, locate, read_rows, there
+from reelmill.train.loading.record_reader import (
+    LabelMode,
+    check_single_labels,
+    join,
+    locate,
+    read_rows,
+    there,
+)
 from reelmill.train.loading.service_client import count_workers, served
 from reelmill.train.loading.service_server import Address
 from reelmill.train.loading.shard_windows import read_windows
@@ -64,7 +71,7 @@ class Loader:
         sampling: Sampling | None = None,
         picture: Picture | None = None,
         order: Order | None = None,
-        labels: Labels = "single",
+        labels: LabelMode = "single",
         service: str | None = None,
         memory_mib: int | None = None,
         device: str | None = None,
@@ -321,7 +328,7 @@ def load(
     dtype: Literal["uint8", "float32"] = "uint8",
     mean: tuple[float, float, float] | None = None,
     std: tuple[float, float, float] | None = None,
-    labels: Labels = "single",
+    labels: LabelMode = "single",
     shard_index: int = 0,
     shard_count: int = 1,
     input_context: Any = None,

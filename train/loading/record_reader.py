@@ -20,8 +20,9 @@ from reelmill.datasets.records.sequence_example import SequenceExample, parse
 from reelmill.datasets.records.tfrecord import read_record_at
 from reelmill.train.loading.graph_checks import asserted
 from reelmill.train.loading.service_server import FORGOTTEN
+from reelmill.train.options import Labels
 
-Labels = Literal["single", "multi", "none"]
+LabelMode = Literal[Labels, "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,10 +15,11 @@ names it as ``module:callable``.
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from reelmill.datasets import plugins
 from reelmill.datasets.errors import UsageError, one_line
+from reelmill.train.options import Labels
 
 MODELS = {
     "frame_cnn": "reelmill.train.models.frame_cnn:build",
@@ -69,7 +70,7 @@ def build(
     *,
     inputs: Mapping[str, InputSpec],
     classes: int,
-    labels: Literal["single", "multi"] = "single",
+    labels: Labels = "single",
     arguments: Mapping[str, Any] | None = None,
 ) -> Any:
     """Build an uncompiled Keras model, which takes a dictionary of inputs.

@@ -6,13 +6,14 @@ import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 import keras
 
 from reelmill.datasets import storage
 from reelmill.datasets.errors import DatasetError, UsageError
 from reelmill.train import models
+from reelmill.train.options import Labels
 
 MODEL_FILE, DESCRIPTION_FILE = "model.keras", "model.json"
 DIGITS = 6
@@ -37,7 +38,7 @@ class ModelInfo:
     """Distance between these frames, in stored frames."""
     crop: int | None
     """Height and width of the crop in pixels; None: whole frames."""
-    labels: Literal["single", "multi"] = "single"
+    labels: Labels = "single"
     """``single``: one label per clip, probabilities sum to 1; ``multi``: any number of labels per clip."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """Arguments that the model was built with."""
