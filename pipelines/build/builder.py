@@ -15,9 +15,9 @@ from reelmill.datasets.errors import BuildError
 from reelmill.datasets.manifest import FILE_NAME, Manifest
 from reelmill.features.recipe import Recipe
 from reelmill.pipelines.build.commit import ColumnTotals, publish, save_ledger, write_tables
-from reelmill.pipelines.build.job import BuildJob, build_folder, plan_build
+from reelmill.pipelines.build.job import BuildJob, plan_build
 from reelmill.pipelines.build.load_balancing import balance_shards, shard_weights
-from reelmill.pipelines.build.part import part_name
+from reelmill.pipelines.build.part import PART_SUFFIX
 from reelmill.pipelines.execution.progress import ProgressMonitor
 from reelmill.pipelines.execution.runner import available_cores, run_graph
 
@@ -67,8 +67,10 @@ def build_column(
         DatasetError: there is no usable manifest.
         BuildError: too many clips were quarantined, another build is running, or a worker failed.
     """
-    with Manifest(storage.join(dataset, FILE_NAME)) as manifest, _lock(dataset, recipe.name):
+    with contextlib.ExitStack() as stack:
+        manifest = stack.enter_context(Manifest(storage.join(dataset, FILE_NAME)))
         job = plan_build(dataset, recipe, manifest, shards=shards)
+        stack.enter_context(_lock(job))
         _remove_leftovers(job)
         weights = shard_weights(manifest, job.description.shards)
         order = balance_shards(weights, workers or available_cores())
@@ -102,25 +104,23 @@ def build_column(
 
 
 @contextlib.contextmanager
-def _lock(dataset: str, column: str) -> Iterator[None]:
+def _lock(job: BuildJob) -> Iterator[None]:
     """Lock the build folder against other builds of the same column on this machine; create it if necessary."""
-    folder = build_folder(dataset, column)
-    storage.make_folder(folder)
-    if storage.is_url(folder):
+    storage.make_folder(job.build_folder)
+    if storage.is_url(job.build_folder):
         yield
         return
-    with open(storage.join(folder, "lock"), "w") as lock:
+    with open(storage.join(job.build_folder, "lock"), "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise BuildError(f"another build of {column!r} in {dataset!r} is running") from None
+            raise BuildError(f"another build of {job.recipe.name!r} in {job.dataset!r} is running") from None
         yield
 
 
 def _remove_leftovers(job: BuildJob) -> None:
     """Delete the files of an earlier build that this one cannot use: temporary files and shards of another plan."""
-    shard_names = [job.file_name(shard) for shard in job.description.shard_list()]
-    usable = {"lock", *shard_names, *map(part_name, shard_names)}
+    shard_names = {job.file_name(shard) for shard in job.description.shard_list()}
     for name in storage.list_names(job.build_folder):
-        if name not in usable:
+        if name != "lock" and name.removesuffix(PART_SUFFIX) not in shard_names:
             storage.remove(storage.join(job.build_folder, name))

@@ -1,5 +1,6 @@
 """Column slice: index rows, ledger rows and records of one shard's clips in a finished column."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +21,8 @@ RETRYABLE_REASONS = frozenset(
 """Reasons for quarantine that may not apply in another attempt: the next build tries such clips again."""
 
 
-class ColumnSlice:
-    """Index rows, ledger rows and records of some clips in a finished column.
+class ColumnSlice(ColumnReader):
+    """Reader of some clips of a finished column, with their index and ledger rows.
 
     Args:
         dataset: path or URL of the dataset.
@@ -34,10 +35,9 @@ class ColumnSlice:
     """
 
     def __init__(self, dataset: str, name: str, clip_ids: list[str]) -> None:
-        self.column = Column(dataset, name)
-        self.index = _rows_by_clip(storage.join(self.column.folder, INDEX), clip_ids)
-        self.ledger = _rows_by_clip(storage.join(self.column.folder, LEDGER), clip_ids)
-        self.reader = ColumnReader(self.column)
+        super().__init__(Column(dataset, name))
+        self.index = _rows_by_clip(storage.join(dataset, name, INDEX), clip_ids)
+        self.ledger = _rows_by_clip(storage.join(dataset, name, LEDGER), clip_ids)
 
     def stored(self, clip_id: str, fingerprint: str) -> "StoredClip | None":
         """Return the stored outcome of a clip; None if there is none, it is outdated, or a retry may succeed."""
@@ -46,10 +46,6 @@ class ColumnSlice:
             return None
         failed = ledger_row["outcome"] == "quarantined" and ledger_row["reason"] not in RETRYABLE_REASONS
         return StoredClip(self, index_row, ledger_row) if index_row or failed else None
-
-    def close(self) -> None:
-        """Close the shard file."""
-        self.reader.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +62,7 @@ class StoredClip:
         if self.index_row is None:
             return ClipError(self.ledger_row["reason"], self.ledger_row["detail"])
         try:
-            record = self.column.reader.read(self.index_row)
+            record = self.column.read(self.index_row)
         except CorruptRecordError:
             return None
         return Payload(
@@ -74,58 +70,43 @@ class StoredClip:
             steps=self.index_row["steps"],
             decode_errors=self.ledger_row["decode_errors"],
             detail=self.ledger_row["detail"],
-            figures={name: self.index_row[name] for name in self.column.column.description.figures},
+            figures=self.index_row,  # has a field for each figure
         )
-
-
-class SourceColumns:
-    """The columns that a recipe reads, for the clips of one shard. Raises as :class:`ColumnSlice` does."""
-
-    def __init__(self, dataset: str, names: tuple[str, ...], clip_ids: list[str]) -> None:
-        self._columns = {name: ColumnSlice(dataset, name, clip_ids) for name in names}
-
-    def fingerprints(self, clip_id: str) -> dict[str, str | None]:
-        """Return the fingerprint of a clip's record in each column; None if the column has no record of it."""
-        rows = {name: column.index.get(clip_id) for name, column in self._columns.items()}
-        return {name: row["fingerprint"] if row else None for name, row in rows.items()}
-
-    def missing_source(self, clip_id: str) -> str | None:
-        """Return the first column without a record of a clip, with the reason; None if all columns have one.
-
-        Raises:
-            DatasetError: a column was built from a manifest without the clip.
-        """
-        for name, column in self._columns.items():
-            if clip_id not in column.index:
-                if clip_id not in column.ledger:
-                    raise DatasetError(
-                        f"column {name!r} has no entry for clip {clip_id!r}: it was built from another manifest; "
-                        f"build {name!r} again first"
-                    )
-                return f"{name}: {column.ledger[clip_id]['reason']}"
-        return None
-
-    def request(self, clip: Clip) -> Request:
-        """Return a clip with its records. Raises DatasetError if a record is damaged."""
-        records = {}
-        for name, column in self._columns.items():
-            try:
-                records[name] = column.reader.read(column.index[clip.clip_id])
-            except CorruptRecordError as error:
-                raise DatasetError(
-                    f"column {name!r} is damaged at clip {clip.clip_id!r} ({error}): build {name!r} again"
-                ) from None
-        return Request(clip, records)
-
-    def close(self) -> None:
-        """Close the shard files."""
-        for column in self._columns.values():
-            column.close()
 
 
 def _rows_by_clip(path: str, clip_ids: list[str]) -> dict[str, dict[str, Any]]:
     """Read the rows of some clips from an index or ledger; the whole table is never in memory."""
-    in_shard = pc.field("clip_id").isin(pa.array(clip_ids, pa.string()))
+    in_slice = pc.field("clip_id").isin(pa.array(clip_ids, pa.string()))
     with storage.open_read(path) as file:
-        rows = pq.read_table(file, filters=in_shard).to_pylist()
+        rows = pq.read_table(file, filters=in_slice).to_pylist()
     return {row["clip_id"]: row for row in rows}
+
+
+def missing_source(clip_id: str, sources: Mapping[str, ColumnSlice]) -> str | None:
+    """Return the first source column without a record of a clip, with the reason; None if all have one.
+
+    Raises:
+        DatasetError: a column was built from a manifest without the clip.
+    """
+    for name, column in sources.items():
+        if clip_id not in column.index:
+            if clip_id not in column.ledger:
+                raise DatasetError(
+                    f"column {name!r} has no entry for clip {clip_id!r}: it was built from another manifest; "
+                    f"build {name!r} again first"
+                )
+            return f"{name}: {column.ledger[clip_id]['reason']}"
+    return None
+
+
+def request_clip(clip: Clip, sources: Mapping[str, ColumnSlice]) -> Request:
+    """Return a clip with its record in each source column. Raises DatasetError if a record is damaged."""
+    records = {}
+    for name, column in sources.items():
+        try:
+            records[name] = column.read(column.index[clip.clip_id])
+        except CorruptRecordError as error:
+            raise DatasetError(
+                f"column {name!r} is damaged at clip {clip.clip_id!r} ({error}): build {name!r} again"
+            ) from None
+    return Request(clip, records)

@@ -38,7 +38,7 @@ class BuildJob:
     @property
     def build_folder(self) -> str:
         """Folder of the files that are not published yet; kept when a build is interrupted."""
-        return build_folder(self.dataset, self.recipe.name)
+        return storage.join(self.dataset, f".{self.recipe.name}.build")
 
     @property
     def column_folder(self) -> str:
@@ -48,11 +48,6 @@ class BuildJob:
     def file_name(self, shard: Shard) -> str:
         """Return the file name of a shard, the same in both folders."""
         return shard.file_name(self.description.dataset)
-
-
-def build_folder(dataset: str, column: str) -> str:
-    """Return the path of the folder in which a column is built."""
-    return storage.join(dataset, f".{column}.build")
 
 
 def plan_build(dataset: str, recipe: Recipe, manifest: Manifest, *, shards: int | None) -> BuildJob:

@@ -13,6 +13,9 @@ from reelmill.datasets.column import Shard
 from reelmill.pipelines.build.job import BuildJob
 from reelmill.pipelines.build.shard_plan import ShardPlan
 
+PART_SUFFIX = ".part.json"
+"""A part has the name of its shard with this suffix."""
+
 
 @dataclass(slots=True)
 class Part:
@@ -52,10 +55,5 @@ def resumable_part(job: BuildJob, plan: ShardPlan) -> Part | None:
     return part if storage.exists(path) and storage.size(path) == part.file_bytes else None
 
 
-def part_name(shard_name: str) -> str:
-    """Return the file name of a shard's part."""
-    return shard_name + ".part.json"
-
-
 def _part_path(job: BuildJob, shard: Shard) -> str:
-    return storage.join(job.build_folder, part_name(job.file_name(shard)))
+    return storage.join(job.build_folder, job.file_name(shard) + PART_SUFFIX)

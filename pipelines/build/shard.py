@@ -6,19 +6,19 @@ it is complete; then its part is written, which marks the shard as finished.
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from reelmill.datasets import storage
 from reelmill.datasets.column import Shard
 from reelmill.datasets.errors import DatasetError
-from reelmill.datasets.manifest import Clip
+from reelmill.datasets.manifest import Clip, Manifest
 from reelmill.datasets.records.tfrecord import FRAMING_BYTES
 from reelmill.datasets.shard_writer import ShardWriter
 from reelmill.features.recipe import ClipError, Maker, Payload
-from reelmill.pipelines.build.column_slice import ColumnSlice, SourceColumns, StoredClip
+from reelmill.pipelines.build.column_slice import ColumnSlice, StoredClip, request_clip
 from reelmill.pipelines.build.job import BuildJob
 from reelmill.pipelines.build.part import Part, resumable_part, write_part
-from reelmill.pipelines.build.shard_plan import ShardPlan, plan_shard, read_clips
+from reelmill.pipelines.build.shard_plan import ShardPlan, plan_shard
 
 
 def build_shard(
@@ -37,27 +37,34 @@ def build_shard(
         ``clips_made`` and ``steps_made`` (for which the recipe was run), ``clips_copied`` (from the published column),
         ``clips_quarantined``, ``bytes_written``, ``shards_kept`` (the published one), ``shards_resumed``.
     """
-    clips = read_clips(job, shard)
-    counters = Counter(clips=len(clips))
+    with Manifest(job.manifest_path) as manifest:
+        clips = list(manifest.clips(split=shard.split, hash_start=shard.hash_start, hash_end=shard.hash_end))
     clip_ids = [clip.clip_id for clip in clips]
-    with contextlib.closing(SourceColumns(job.dataset, job.recipe.reads, clip_ids)) as sources:
+    counters = Counter(clips=len(clips))
+    with contextlib.ExitStack() as stack:
+
+        def open_slice(column: str) -> ColumnSlice:
+            return stack.enter_context(contextlib.closing(ColumnSlice(job.dataset, column, clip_ids)))
 
         def make(clips: Iterable[Clip]) -> Iterator[Payload | ClipError]:
-            return maker.make(sources.request(clip) for clip in clips)
+            return maker.make(request_clip(clip, sources) for clip in clips)
 
+        sources = {column: open_slice(column) for column in job.recipe.reads}
         plan = plan_shard(job, shard, clips, sources)
         part = resumable_part(job, plan)
         if part is not None:
             counters["shards_resumed"] = 1
         else:
-            with _stored_clips(job, plan) as stored:
-                part = _unchanged_part(job, plan, stored)
-                if part is not None:
-                    counters["shards_kept"] = 1
-                else:
-                    outcomes = _outcomes(plan, stored, make, counters)
-                    part = _write_shard(job, plan, outcomes, on_progress)
-                    counters["bytes_written"] = part.file_bytes
+            stored: list[StoredClip | None] = [None] * len(clips)
+            with contextlib.suppress(DatasetError, FileNotFoundError):  # there may be no published column
+                published = open_slice(job.recipe.name)
+                stored = [published.stored(p.clip.clip_id, p.fingerprint) for p in plan.clips]
+            part = _unchanged_part(job, plan, stored)
+            if part is not None:
+                counters["shards_kept"] = 1
+            else:
+                part = _write_shard(job, plan, _outcomes(plan, stored, make, counters), on_progress)
+                counters["bytes_written"] = part.file_bytes
             write_part(job, shard, part)
     counters["steps"] = sum(row["steps"] for row in part.index)
     counters["clips_quarantined"] = len(clips) - len(part.index)
@@ -66,34 +73,17 @@ def build_shard(
     return counters
 
 
-@contextlib.contextmanager
-def _stored_clips(job: BuildJob, plan: ShardPlan) -> Iterator[dict[str, StoredClip]]:
-    """Yield the outcomes in the published column that still hold, by clip_id; none without such a column."""
-    try:
-        column = ColumnSlice(job.dataset, job.recipe.name, [planned.clip.clip_id for planned in plan.clips])
-    except (DatasetError, FileNotFoundError):
-        yield {}
-        return
-    with contextlib.closing(column):
-        yield {
-            planned.clip.clip_id: stored
-            for planned in plan.clips
-            if (stored := column.stored(planned.clip.clip_id, planned.fingerprint))
-        }
-
-
-def _unchanged_part(job: BuildJob, plan: ShardPlan, stored: Mapping[str, StoredClip]) -> Part | None:
+def _unchanged_part(job: BuildJob, plan: ShardPlan, stored: Sequence[StoredClip | None]) -> Part | None:
     """Return a part that keeps the published shard; None if building it again would give other bytes or rows."""
     part = Part(plan.digest, 0, kept=True)
-    for planned in plan.clips:
-        previous = stored.get(planned.clip.clip_id)
+    for planned, previous in zip(plan.clips, stored, strict=True):
         if previous is None or previous.ledger_row["split"] != plan.shard.split:
             return None
         if planned.missing_source not in (None, previous.ledger_row["detail"]):
             return None
         part.ledger.append(previous.ledger_row)
-        if previous.index_row is not None:
-            row = previous.index_row
+        row = previous.index_row
+        if row is not None:
             expected = {
                 "split": plan.shard.split,
                 "shard": plan.shard.number,
@@ -111,17 +101,17 @@ def _unchanged_part(job: BuildJob, plan: ShardPlan, stored: Mapping[str, StoredC
 
 def _outcomes(
     plan: ShardPlan,
-    stored: Mapping[str, StoredClip],
+    stored: Sequence[StoredClip | None],
     make: Callable[[Iterable[Clip]], Iterator[Payload | ClipError]],
     counters: Counter[str],
 ) -> Iterator[Payload | ClipError]:
     """Yield the outcome of each clip: the stored one if it holds, otherwise that of the recipe."""
-    new = make([p.clip for p in plan.clips if p.missing_source is None and p.clip.clip_id not in stored])
-    for planned in plan.clips:
+    pairs = list(zip(plan.clips, stored, strict=True))
+    new = make([p.clip for p, previous in pairs if p.missing_source is None and previous is None])
+    for planned, previous in pairs:
         if planned.missing_source is not None:
             yield ClipError("not_in_source", planned.missing_source)
             continue
-        previous = stored.get(planned.clip.clip_id)
         outcome = previous.outcome() if previous else None
         if outcome is not None:
             counters["clips_copied"] += 1

@@ -8,7 +8,6 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 
 from reelmill.datasets.column import Shard
-from reelmill.features.recipe import Maker
 from reelmill.pipelines.build.job import BuildJob
 from reelmill.pipelines.build.shard import build_shard
 from reelmill.pipelines.execution.progress import ProgressReporter
@@ -38,14 +37,12 @@ class _BuildShard(beam.DoFn):  # type: ignore[misc]
     def __init__(self, job: BuildJob, progress: str | None) -> None:
         self.job = job
         self.progress = progress
-        self.maker: Maker | None = None
 
     def setup(self) -> None:
         self.maker = self.job.recipe.maker()
         self.reporter = ProgressReporter(self.progress)
 
     def process(self, shard: Shard) -> Iterator[Counter[str]]:
-        assert self.maker is not None
         counters = build_shard(self.job, shard, maker=self.maker, on_progress=self.reporter.add)
         self.reporter.add(shards=1)
         self.reporter.flush()
@@ -54,6 +51,5 @@ class _BuildShard(beam.DoFn):  # type: ignore[misc]
         yield counters
 
     def teardown(self) -> None:
-        if self.maker is not None:
-            self.maker.close()
-            self.reporter.close()
+        self.maker.close()
+        self.reporter.close()

@@ -74,11 +74,10 @@ class ProgressMonitor:
         title: name of the work, as ``frames``.
         clips: total number of clips.
         shards: total number of shards; 0 if the work has none.
-        frames: whether to show a rate of frames.
     """
 
-    def __init__(self, title: str, *, clips: int, shards: int = 0, frames: bool = True) -> None:
-        self.title, self.num_clips, self.num_shards, self.has_frames = title, clips, shards, frames
+    def __init__(self, title: str, *, clips: int, shards: int = 0) -> None:
+        self.title, self.num_clips, self.num_shards = title, clips, shards
         self.counts: Counter[str] = Counter()
         """Sums of the counts received so far."""
         self._started_at = self._last_at = time.monotonic()
@@ -151,7 +150,7 @@ class ProgressMonitor:
             return "starting workers"
         seconds = max(time.monotonic() - self._ready_at, 1e-3)
         text = f"{self.counts['clips'] / seconds:,.1f} clips/s"
-        if self.has_frames:
+        if self.counts["frames"]:
             text += f"  {self.counts['frames'] / seconds:,.0f} frames/s"
         if self.num_shards:
             text += f"  {self.counts['shards']}/{self.num_shards} shards"

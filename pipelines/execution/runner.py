@@ -118,21 +118,19 @@ def _local_runner(options: Any, *, processes: bool) -> Any:
 @contextlib.contextmanager
 def _kill_workers_on_interrupt() -> Iterator[None]:
     """Kill the local workers on Ctrl-C, before Beam cleans up: it would wait until they end by themselves."""
-    if threading.current_thread() is not threading.main_thread():
+    handler, thread_hook = signal.getsignal(signal.SIGINT), threading.excepthook
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
         yield  # only the main thread may set signal handlers
         return
-    handler, thread_hook = signal.getsignal(signal.SIGINT), threading.excepthook
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         threading.excepthook = lambda _: None  # Beam's threads fail when their workers are gone
         for pid in _local_workers():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        if callable(handler):
-            handler(number, frame)
+        handler(number, frame)
 
-    if callable(handler):
-        signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     finally:

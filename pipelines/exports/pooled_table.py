@@ -101,7 +101,7 @@ def pool_column(dataset: str, name: str, options: PoolSection) -> PoolResult:
     column = Column(dataset, name)
     clips = column.description.totals["written"]
     with (
-        ProgressMonitor(f"pool {name}", clips=clips, frames=False) as progress,
+        ProgressMonitor(f"pool {name}", clips=clips) as progress,
         storage.open_atomic(path) as file,
     ):
         table = _Table(file, column, prefix, methods, options.rank())

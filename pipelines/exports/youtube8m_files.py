@@ -109,7 +109,7 @@ def export_youtube8m(dataset: str, out: str, options: YouTube8MOptions) -> Expor
     result = ExportResult()
     with (
         Manifest(storage.join(dataset, FILE_NAME)) as manifest,
-        ProgressMonitor("export", clips=column.description.totals["written"], frames=False) as progress,
+        ProgressMonitor("export", clips=column.description.totals["written"]) as progress,
         contextlib.closing(ProgressReporter(progress.address)) as reporter,
         contextlib.closing(_Audio(dataset, options)) as audio,
         contextlib.closing(read_column(column)) as rows,

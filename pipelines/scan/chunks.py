@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -117,14 +117,10 @@ def split_into_windows(clip: Clip, *, window_us: int | None) -> Iterator[Clip]:
     if window_us is None or clip.probe_error is not None or end - start <= window_us:
         yield clip
         return
-    count = -(-(end - start) // window_us)
-    for number in range(count):
-        yield replace(
-            clip,
-            clip_id=f"{clip.clip_id}@w{number:04d}",
-            start_us=clip.start_us if number == 0 else start + number * window_us,
-            end_us=clip.end_us if number == count - 1 else start + (number + 1) * window_us,
-        )
+    times = [clip.start_us, *range(start + window_us, end, window_us), clip.end_us]
+    for number, (start_us, end_us) in enumerate(pairwise(times)):
+        clip_id = f"{clip.clip_id}@w{number:04d}"
+        yield replace(clip, clip_id=clip_id, start_us=start_us, end_us=end_us)
 
 
 def merge_chunks(job: ScanJob, *, chunks: int, clips: int) -> Iterator[pa.Table]:

@@ -88,7 +88,7 @@ def scan(dataset: str, section: ScanSection, *, beam_options: Sequence[str] = ()
             raise UsageError(
                 f"scan.raw = {section.raw!r}: the {section.collection} collection there has no clips"
             )
-        with ProgressMonitor("scan", clips=clips, frames=False) as progress:
+        with ProgressMonitor("scan", clips=clips) as progress:
 
             def add_transform(pipeline: Any) -> None:
                 from reelmill.pipelines.scan.probe_transform import ProbeChunks

@@ -1,5 +1,6 @@
 """Builds of a frames column from encoded videos: same bytes, resuming, incremental builds, the ledger, errors."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -320,14 +321,13 @@ def test_a_full_disk_is_a_one_line_error_and_the_build_resumes(
 def test_two_builds_of_one_column_at_a_time_are_an_error(
     build: Build, reference: Path, collection: Path, tmp_path: Path
 ) -> None:
-    from reelmill.pipelines.build.builder import _lock
-
     shutil.copytree(reference, tmp_path / "set")
-    with (
-        _lock(str(tmp_path / "set"), "frames"),
-        pytest.raises(BuildError, match="another build of 'frames'"),
-    ):
-        build(collection, tmp_path / "set", rescan=False)
+    lock = tmp_path / "set" / ".frames.build" / "lock"
+    lock.parent.mkdir()
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(BuildError, match="another build of 'frames'"):
+            build(collection, tmp_path / "set", rescan=False)
 
 
 def test_windows_contain_every_frame_once(

@@ -144,7 +144,7 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         "Console",
         lambda **_: Console(file=screen, force_terminal=True, width=120, color_system=None),
     )
-    with ProgressMonitor("scan", clips=4, frames=False) as monitor:
+    with ProgressMonitor("scan", clips=4) as monitor:
         reporter = ProgressReporter(monitor.address)
         reporter.add(clips=4)
         reporter.close()
