@@ -1,4 +1,4 @@
-"""A column on disk: its description, its index, its ledger and the names of its shards."""
+"""Columns on disk: description, index, ledger and shard names."""
 
 import hashlib
 import json
@@ -35,34 +35,34 @@ REASONS: dict[str, str] = {
     "no_motion_vectors": "the video's codec keeps no motion vectors, or none that can be had",
     "no_audio": "the clip has no audio in its time range",
 }
-"""The closed set of reasons for a quarantined clip."""
+"""All reasons why a clip is quarantined, with their meaning."""
 
 EXPECTED_REASONS = frozenset({"not_in_source", "no_audio"})
-"""Reasons that are a fact about the collection, or were judged in an earlier build: ``max_quarantine`` leaves
-such clips out of account."""
+"""Reasons that are no failures of this build. ``max_quarantine`` does not count such clips."""
 
 INDEX_SCHEMA: pa.Schema = pa.schema(
     [
         pa.field("clip_id", pa.string(), nullable=False),
         pa.field("split", pa.string(), nullable=False),
         pa.field("shard", pa.int32(), nullable=False),  # number of the shard within its split
-        pa.field("row", pa.int32(), nullable=False),  # place of the record in its shard
-        pa.field("offset", pa.int64(), nullable=False),  # of the record's framing in the shard, in bytes
-        pa.field("size", pa.int64(), nullable=False),  # of the record's data, without framing, in bytes
-        pa.field("head_size", pa.int64(), nullable=False),  # leading bytes that come from the manifest
+        pa.field("row", pa.int32(), nullable=False),  # index of the record in its shard
+        pa.field("offset", pa.int64(), nullable=False),  # of the framed record in the shard, in bytes
+        pa.field("size", pa.int64(), nullable=False),  # of the record without framing, in bytes
+        pa.field(
+            "head_size", pa.int64(), nullable=False
+        ),  # first bytes of the record, which come from the manifest
         pa.field("steps", pa.int32(), nullable=False),  # frames, or whatever the column counts
-        pa.field("fingerprint", pa.string(), nullable=False),  # of all that the payload depends on
-        pa.field("head_fingerprint", pa.string(), nullable=False),  # of the head's bytes
+        pa.field(
+            "fingerprint", pa.string(), nullable=False
+        ),  # hash of everything that the payload depends on
+        pa.field("head_fingerprint", pa.string(), nullable=False),  # hash of the head
     ]
 )
-"""Rows are ordered by split, shard, row. What a column measures of every clip follows: :func:`index_schema`."""
+"""Columns of every index. Rows are sorted by split, shard, row. :func:`index_schema` adds the column's figures."""
 
 
 def index_schema(figures: Iterable[str]) -> pa.Schema:
-    """Schema of the index of a column that measures these figures: after the fixed fields one double for each.
-
-    Figures are in the order of their names, whatever the order here.
-    """
+    """Return the schema of an index with these figures: the fixed fields, then one double for each figure, sorted."""
     return pa.schema(
         [*INDEX_SCHEMA, *(pa.field(name, pa.float64(), nullable=False) for name in sorted(figures))]
     )
@@ -75,23 +75,25 @@ LEDGER_SCHEMA: pa.Schema = pa.schema(
         pa.field("outcome", pa.string(), nullable=False),
         pa.field("reason", pa.string()),  # null for a written clip
         pa.field("detail", pa.string()),
-        pa.field("decode_errors", pa.int64(), nullable=False),  # complaints of the decoder on a written clip
+        pa.field(
+            "decode_errors", pa.int64(), nullable=False
+        ),  # number of errors from the decoder, for a written clip
         pa.field("fingerprint", pa.string(), nullable=False),
     ]
 )
-"""Rows are ordered by split, then by manifest order."""
+"""Rows are sorted by split, then in the order of the manifest."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Shard:
-    """Name and extent of one shard: number ``number`` of ``count`` of a split."""
+    """Shard ``number`` (from 0) of ``count`` shards of a split: a half-open range of clip hashes."""
 
     split: str
     number: int
     count: int
 
     def file_name(self, dataset: str) -> str:
-        """The shard's file name.
+        """Return the shard's file name.
 
         >>> Shard("train", 0, 16).file_name("ucf101")
         'ucf101-train.tfrecord-00000-of-00016'
@@ -100,12 +102,12 @@ class Shard:
 
     @property
     def hash_start(self) -> int:
-        """First clip hash that belongs to the shard."""
+        """First clip hash of the shard."""
         return -(-self.number * HASH_SPACE // self.count)
 
     @property
     def hash_end(self) -> int:
-        """First clip hash beyond the shard."""
+        """First clip hash after the shard."""
         return -(-(self.number + 1) * HASH_SPACE // self.count)
 
 
@@ -114,43 +116,43 @@ class ColumnDescription:
     """Content of ``column.json``."""
 
     dataset: str
-    """Name of the dataset; shard names begin with it."""
+    """Name of the dataset; the names of its shards begin with it."""
     name: str
     """Name of the column and of its folder."""
     kind: str
-    """What made it, as ``frames``."""
+    """Recipe that built it, as ``frames``."""
     parameters: dict[str, Any]
-    """Everything that the payload's bytes depend on, besides the source."""
+    """Options that the payloads depend on."""
     made_by: dict[str, str]
-    """Versions of what made it."""
+    """Versions of the software that built it."""
     shards: dict[str, int]
     """Number of shards of each split."""
     totals: dict[str, int] = field(default_factory=dict)
     """``clips``, ``written``, ``quarantined``, ``steps``, ``bytes``."""
     made_from: dict[str, str] = field(default_factory=dict)
-    """The columns whose records it was made from, each with its :meth:`Column.state` at that time."""
+    """The columns that it was built from, each with its :meth:`Column.content_hash` at that time."""
     figures: dict[str, float] = field(default_factory=dict)
-    """Mean over all steps of each figure that is measured of every clip; the index has the clips'."""
+    """Mean of each figure over all steps. The index holds the figures of each clip."""
     schema_version: int = SCHEMA_VERSION
 
     def shard_list(self) -> list[Shard]:
-        """All shards, in the order of the index."""
+        """Return all shards in the order of the index."""
         return [Shard(s, k, n) for s, n in sorted(self.shards.items()) for k in range(n)]
 
     def to_json(self) -> bytes:
-        """The file's content; equal descriptions give equal bytes."""
+        """Return the content of the file. Equal descriptions give equal bytes."""
         return (json.dumps(asdict(self), indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 class Column:
-    """A finished column on disk.
+    """Finished column on disk.
 
     Args:
         dataset: path or URL of the dataset.
-        name: the column's folder in it.
+        name: name of the column.
 
     Raises:
-        DatasetError: the column is not there, is unfinished, or was written by another schema.
+        DatasetError: the column is missing, unfinished, or has another schema version.
     """
 
     def __init__(self, dataset: str, name: str) -> None:
@@ -161,10 +163,10 @@ class Column:
             raise DatasetError(f"no finished column {name!r} in {dataset!r}: build it first") from None
         except ValueError as error:
             raise DatasetError(f"{self.folder}/{DESCRIPTION} is not valid JSON: {error}") from None
-        found = content.get("schema_version") if isinstance(content, dict) else None
-        if found != SCHEMA_VERSION:
+        version = content.get("schema_version") if isinstance(content, dict) else None
+        if version != SCHEMA_VERSION:
             raise DatasetError(
-                f"{self.folder} has column schema {found}, this Reelmill reads {SCHEMA_VERSION}: build it again"
+                f"{self.folder} has column schema {version}, this Reelmill reads {SCHEMA_VERSION}: build it again"
             )
         try:
             self.description = ColumnDescription(**content)
@@ -172,30 +174,30 @@ class Column:
             raise DatasetError(f"{self.folder}/{DESCRIPTION} does not describe a column: {error}") from None
 
     def shard_path(self, shard: Shard) -> str:
-        """Path of one shard's file."""
+        """Return the path of a shard."""
         return storage.join(self.folder, shard.file_name(self.description.dataset))
 
     def path_of(self, row: Mapping[str, Any]) -> str:
-        """Path of the shard that holds the record of a row of the index."""
+        """Return the path of the shard with the record of a row of the index."""
         count = self.description.shards.get(row["split"], 0)
         return self.shard_path(Shard(row["split"], row["shard"], count))
 
     def index(self) -> pa.Table:
-        """One row per record: :func:`index_schema` of the column's figures. Raises DatasetError."""
+        """Read the index, one row per record. Raise DatasetError if it is damaged."""
         return read_table(storage.join(self.folder, INDEX), index_schema(self.description.figures))
 
-    def state(self) -> str:
-        """Hash of what the column holds: it changes with any payload, and not with labels. Raises DatasetError."""
+    def content_hash(self) -> str:
+        """Return a hash of all payloads; labels do not change it. Raise DatasetError if the index is damaged."""
         rows = self.index().select(["clip_id", "fingerprint"]).to_pylist()
         content = json.dumps(sorted(list(row.values()) for row in rows)).encode()
         return hashlib.blake2b(content, digest_size=16).hexdigest()
 
     def ledger(self) -> pa.Table:
-        """One row per clip of the manifest: :data:`LEDGER_SCHEMA`. Raises DatasetError."""
+        """Read the ledger, one row per clip of the manifest. Raise DatasetError if it is damaged."""
         return read_table(storage.join(self.folder, LEDGER), LEDGER_SCHEMA)
 
 
 def column_names(dataset: str) -> list[str]:
-    """Names of the finished columns of a dataset."""
+    """Return the names of the finished columns of a dataset, sorted."""
     folders = [name for name in storage.list_names(dataset) if not name.startswith(".")]
     return [name for name in folders if storage.exists(storage.join(dataset, name, DESCRIPTION))]

@@ -1,8 +1,7 @@
-"""Paths and URLs: the only place that opens, lists, moves or deletes files of a dataset.
+"""Local files and URLs: the only module that opens, lists, moves or deletes files of a dataset.
 
-A plain path goes to the operating system. Anything with a scheme (``gs://``, ``s3://``, ``hdfs://``) goes
-through Apache Beam's FileSystems, which is imported only then: a training job on local shards never pays
-for Beam.
+Plain paths are passed to the operating system, URLs (``gs://``, ``s3://``, ``hdfs://``) to Apache Beam's FileSystems.
+Beam is imported for URLs only, because the import takes seconds.
 """
 
 import contextlib
@@ -17,7 +16,7 @@ from typing import Any, BinaryIO, cast
 
 
 def is_url(path: str) -> bool:
-    """Whether ``path`` names an object store rather than a local file.
+    """Return whether ``path`` is a URL and not a local path.
 
     >>> is_url("gs://bucket/set"), is_url("data/set")
     (True, False)
@@ -38,7 +37,7 @@ def _uncompressed() -> str:
 
 
 def join(base: str, *parts: str) -> str:
-    """Join path components with ``/``; works for URLs too.
+    """Join parts of a path or URL with ``/``.
 
     >>> join("gs://bucket/set/", "frames", "index.parquet")
     'gs://bucket/set/frames/index.parquet'
@@ -47,16 +46,16 @@ def join(base: str, *parts: str) -> str:
 
 
 def open_read(path: str) -> BinaryIO:
-    """Open ``path`` for reading bytes; seekable. Raises FileNotFoundError where there is no such file."""
+    """Open a file for reading bytes, seekable. Raise FileNotFoundError if there is none."""
     if not is_url(path):
         return cast("BinaryIO", io.open(path, "rb"))  # noqa: UP020 - the one bare open of the project
-    if not exists(path):  # some stores open anything and complain later, each in its own words
+    if not exists(path):  # some stores open missing files and fail later, each with another error
         raise _not_found(path)
     return cast("BinaryIO", _beam().open(path, compression_type=_uncompressed()))
 
 
 def open_write(path: str) -> BinaryIO:
-    """Open ``path`` for writing bytes, making its folder where that is a local one."""
+    """Open a file for writing bytes. Create its folder if it is local."""
     if not is_url(path):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         return cast("BinaryIO", io.open(path, "wb"))  # noqa: UP020
@@ -64,22 +63,22 @@ def open_write(path: str) -> BinaryIO:
 
 
 def read_bytes(path: str) -> bytes:
-    """The whole content of a small file."""
+    """Read a whole file."""
     with open_read(path) as file:
         return file.read()
 
 
 def write_bytes(path: str, content: bytes) -> None:
-    """Write a small file as :func:`open_atomic` does."""
+    """Write or replace a whole file atomically."""
     with open_atomic(path) as file:
         file.write(content)
 
 
 @contextlib.contextmanager
 def open_atomic(path: str) -> Iterator[BinaryIO]:
-    """A file to write that takes the place of ``path`` when the block ends without an error.
+    """Open a file for writing that replaces ``path`` when the block ends without an error.
 
-    A reader sees the old content or the new, never half of it; after an error nothing is left behind.
+    Readers get the old content or the new, never a part of it. After an error, the new file is deleted.
     """
     temporary = temporary_name(path)
     try:
@@ -103,12 +102,12 @@ def _not_found(path: str) -> FileNotFoundError:
 
 
 def exists(path: str) -> bool:
-    """Whether there is a file or folder at ``path``; an object store has no folders, only files."""
+    """Return whether there is a file or folder at ``path``. Object stores have no folders."""
     return os.path.lexists(path) if not is_url(path) else bool(_beam().exists(path))
 
 
 def size(path: str) -> int:
-    """Length of a file in bytes. Raises FileNotFoundError where there is no such file."""
+    """Return the size of a file in bytes. Raise FileNotFoundError if there is none."""
     if not is_url(path):
         return os.stat(path).st_size
     if not exists(path):
@@ -117,14 +116,14 @@ def size(path: str) -> int:
 
 
 def modified_ns(path: str) -> int:
-    """When a local file was last changed, in nanoseconds; an object's time of upload for a URL."""
+    """Return the modification time of a file, or the upload time of an object, in nanoseconds."""
     if not is_url(path):
         return os.stat(path).st_mtime_ns
     return int(_beam().get_filesystem(path).last_updated(path) * 1_000_000_000)
 
 
 def resolve(root: str, path: str) -> str:
-    """Where ``path`` lies below ``root``; a URL stands for itself.
+    """Return ``path`` relative to ``root``; a URL is returned unchanged.
 
     >>> resolve("raw", "run/a.mp4"), resolve("raw", "gs://bucket/a.mp4")
     ('raw/run/a.mp4', 'gs://bucket/a.mp4')
@@ -133,22 +132,22 @@ def resolve(root: str, path: str) -> str:
 
 
 def list_names(folder: str) -> list[str]:
-    """Sorted names directly inside ``folder``; empty where there is no such folder."""
+    """Return the sorted names of the files and folders in ``folder``; none if there is no such folder."""
     if not is_url(folder):
         return sorted(os.listdir(folder)) if Path(folder).is_dir() else []
     prefix = folder.rstrip("/") + "/"
     try:
-        # FileSystems.match takes patterns, which nothing can quote; this is what it calls with a literal prefix
-        found = [file.path for file in _beam().get_filesystem(folder)._list(prefix)]
-    except OSError:  # a store with real folders complains where there is none
+        # FileSystems.match takes patterns and has no way to quote names; _list, which it calls, takes a plain prefix.
+        paths = [file.path for file in _beam().get_filesystem(folder)._list(prefix)]
+    except OSError:  # a store with real folders fails if the folder is missing
         if exists(folder):
             raise
         return []
-    return sorted({path[len(prefix) :].split("/")[0] for path in found if path.startswith(prefix)} - {""})
+    return sorted({path[len(prefix) :].split("/")[0] for path in paths if path.startswith(prefix)} - {""})
 
 
 def make_folder(folder: str) -> None:
-    """Make a folder and its parents; object stores need none."""
+    """Create a folder and its parents. Object stores need none."""
     if not is_url(folder):
         Path(folder).mkdir(parents=True, exist_ok=True)
     elif _beam().get_filesystem(folder).has_dirs() and not exists(folder):
@@ -156,14 +155,13 @@ def make_folder(folder: str) -> None:
 
 
 def rename(source: str, target: str) -> None:
-    """Move a file, replacing the target."""
+    """Move a file. Replace the target if it exists."""
     if not is_url(target):
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         os.replace(source, target)
         return
-    if (
-        _beam().get_filesystem(target).has_dirs()
-    ):  # object stores replace the target in one step, others refuse to
+    # Object stores replace the target in one step, other stores refuse to.
+    if _beam().get_filesystem(target).has_dirs():
         make_folder(target.rpartition("/")[0])
         if exists(target):
             _delete(target)
@@ -171,7 +169,7 @@ def rename(source: str, target: str) -> None:
 
 
 def remove(path: str) -> None:
-    """Delete a file if it is there."""
+    """Delete a file if it exists."""
     if not is_url(path):
         Path(path).unlink(missing_ok=True)
     elif exists(path):
@@ -179,7 +177,7 @@ def remove(path: str) -> None:
 
 
 def _delete(url: str) -> None:
-    """Delete one file and no other: some stores take the name as a pattern, some as it is."""
+    """Delete one file and no other, although some stores take a name as a pattern and others do not."""
     quoted = "".join("[\\[]" if c == "[" else f"[{c}]" if c in "*?" else c for c in url)
     if quoted != url:
         with contextlib.suppress(OSError):
@@ -189,7 +187,7 @@ def _delete(url: str) -> None:
 
 
 def remove_folder(folder: str) -> None:
-    """Delete a folder and all that is in it, if it is there."""
+    """Delete a folder and its content if it exists."""
     if not is_url(folder):
         if Path(folder).is_dir():
             shutil.rmtree(folder)
@@ -199,14 +197,14 @@ def remove_folder(folder: str) -> None:
 
 @contextlib.contextmanager
 def local_file(path: str) -> Iterator[str]:
-    """A local path with the content of ``path``: itself, or a copy of a remote file for as long as needed.
+    """Yield a local path with the content of ``path``: a local path itself, or a temporary copy of a URL's file.
 
     Raises:
         FileNotFoundError: there is no such file.
     """
     if not is_url(path):
         if not os.path.exists(path):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+            raise _not_found(path)
         yield path
         return
     suffix = os.path.splitext(path)[1]

@@ -1,6 +1,6 @@
-"""Checks everything that a finished dataset promises, one shard at a time.
+"""Verification of a finished dataset: manifest, columns, indexes, ledgers, shards and records.
 
-Every problem is one line that names the file, the place in it and the clip.
+Every problem is one line that names the file, the position in it and the clip.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from reelmill.datasets.records.tfrecord import FRAMING_BYTES
 
 @dataclass(slots=True)
 class VerificationReport:
-    """What was looked at and what is wrong with it."""
+    """Number of checked items, and the problems."""
 
     clips: int = 0
     columns: int = 0
@@ -37,35 +37,35 @@ class VerificationReport:
 def verify_dataset(
     dataset: str, *, on_shard: Callable[[str], None] = lambda _name: None
 ) -> VerificationReport:
-    """Check manifest, columns, shards, records, indexes and ledgers of a dataset.
+    """Verify a dataset.
 
     Args:
-        dataset: path or URL of its folder.
+        dataset: path or URL of the dataset.
         on_shard: called with the name of each shard before it is read.
 
     Raises:
-        DatasetError: there is no manifest to compare with.
+        DatasetError: there is no readable manifest.
     """
-    found = VerificationReport()
+    report = VerificationReport()
+    columns = []
     with Manifest(storage.join(dataset, FILE_NAME)) as manifest:
-        found.clips = manifest.num_clips
-        found.problems.extend(_manifest_problems(manifest))
-        columns = []
+        report.clips = manifest.num_clips
+        report.problems.extend(_manifest_problems(manifest))
         for name in column_names(dataset):
             try:
                 column = Column(dataset, name)
-                checker = _ColumnChecker(column, manifest, found, on_shard)
+                checker = _ColumnChecker(column, manifest, report, on_shard)
             except DatasetError as error:
-                found.problems.append(f"{name}: {error}")
+                report.problems.append(f"{name}: {error}")
                 continue
-            found.columns += 1
+            report.columns += 1
             columns.append(column)
-            found.problems.extend(checker.problems())
-    if not columns and not found.problems:
-        found.problems.append(f"{dataset}: no finished column: run `reelmill frames`")
-    found.problems.extend(_alignment_problems(columns))
-    found.problems.extend(_source_problems(columns))
-    return found
+            report.problems.extend(checker.problems())
+    if not columns and not report.problems:
+        report.problems.append(f"{dataset}: no finished column: run `reelmill frames`")
+    report.problems.extend(_alignment_problems(columns))
+    report.problems.extend(_source_problems(columns))
+    return report
 
 
 def _manifest_problems(manifest: Manifest) -> Iterator[str]:
@@ -74,16 +74,16 @@ def _manifest_problems(manifest: Manifest) -> Iterator[str]:
         for row in table.to_pylist():
             key = (row["hash"], row["clip_id"])
             if key[0] != clip_hash(key[1]):
-                yield f"{FILE_NAME}: clip {key[1]!r} carries a wrong hash"
+                yield f"{FILE_NAME}: clip {key[1]!r} has a wrong hash"
             if key <= last:
-                yield f"{FILE_NAME}: clip {key[1]!r} is out of order or there twice"
+                yield f"{FILE_NAME}: clip {key[1]!r} is out of order or occurs twice"
             if any(not 0 <= index < len(manifest.info.labels) for index in row["label_index"]):
                 yield f"{FILE_NAME}: clip {key[1]!r} has a label index beyond the {len(manifest.info.labels)} classes"
             last = key
 
 
 def _alignment_problems(columns: list[Column]) -> Iterator[str]:
-    """Shard k of every column must hold the same clips: their numbers of shards must agree."""
+    """Check that all columns have the same number of shards, so that shard k of each holds the same clips."""
     for one, other in pairwise(columns):
         if one.description.shards != other.description.shards:
             yield (
@@ -93,28 +93,28 @@ def _alignment_problems(columns: list[Column]) -> Iterator[str]:
 
 
 def _source_problems(columns: list[Column]) -> Iterator[str]:
-    """A derived column must have been made from what its sources hold now."""
+    """Check that the sources of derived columns have not changed since."""
     by_name = {column.description.name: column for column in columns}
     for column in columns:
         name = column.description.name
-        for source, state in column.description.made_from.items():
+        for source, content_hash in column.description.made_from.items():
             if source not in by_name:
-                yield f"{name}: the column {source!r} that it was made from is not there"
-            elif by_name[source].state() != state:
-                yield f"{name}: {source!r} has changed since it was made from it: build {name!r} again"
+                yield f"{name}: its source column {source!r} is missing"
+            elif by_name[source].content_hash() != content_hash:
+                yield f"{name}: its source column {source!r} has changed: build {name!r} again"
 
 
 class _ColumnChecker:
     def __init__(
-        self, column: Column, manifest: Manifest, found: VerificationReport, on_shard: Callable[[str], None]
+        self, column: Column, manifest: Manifest, report: VerificationReport, on_shard: Callable[[str], None]
     ) -> None:
-        self.column, self.manifest, self.found, self.on_shard = column, manifest, found, on_shard
+        self.column, self.manifest, self.report, self.on_shard = column, manifest, report, on_shard
         self.name = column.description.name
         self.index = column.index()
         self.ledger = column.ledger()
 
     def problems(self) -> Iterator[str]:
-        """Everything that is wrong with the column."""
+        """Yield all problems of the column."""
         shards = self.column.description.shard_list()
         totals = {"clips": self.manifest.num_clips, "written": 0, "steps": 0, "bytes": 0}
         splits = set(pc.unique(self.ledger["split"]).to_pylist()) | set(self.column.description.shards)
@@ -138,11 +138,8 @@ class _ColumnChecker:
             yield f"{self.name}/{INDEX}: {self.index.num_rows - totals['written']} rows belong to no shard"
         if totals != self.column.description.totals:
             yield f"{self.name}/{DESCRIPTION}: totals {self.column.description.totals}, counted {totals}"
-        expected = {s.file_name(self.column.description.dataset) for s in shards} | {
-            INDEX,
-            LEDGER,
-            DESCRIPTION,
-        }
+        shard_names = {shard.file_name(self.column.description.dataset) for shard in shards}
+        expected = {INDEX, LEDGER, DESCRIPTION, *shard_names}
         for extra in sorted(set(storage.list_names(self.column.folder)) - expected):
             yield f"{self.name}/{extra}: does not belong to the column"
 
@@ -155,26 +152,26 @@ class _ColumnChecker:
         if sorted(written) != sorted(in_split):
             yield f"{self.name}/{LEDGER}: split {split!r} has {len(written)} written clips, the index {len(in_split)}"
         for row in rows:
-            known = row["reason"] is None if row["outcome"] == "written" else row["reason"] in REASONS
-            if not known or row["outcome"] not in {"written", "quarantined"}:
+            valid_reasons = {"written": (None,), "quarantined": tuple(REASONS)}.get(row["outcome"], ())
+            if row["reason"] not in valid_reasons:
                 yield (
                     f"{self.name}/{LEDGER}: clip {row['clip_id']!r} has outcome {row['outcome']!r} "
                     f"with reason {row['reason']!r}"
                 )
 
     def _rows(self, shard: Shard) -> list[dict[str, Any]]:
-        mine = pc.and_(
+        in_shard = pc.and_(
             pc.equal(self.index["split"], shard.split),
             pc.equal(self.index["shard"], pa.scalar(shard.number, pa.int32())),
         )
-        rows: list[dict[str, Any]] = self.index.filter(mine).to_pylist()
+        rows: list[dict[str, Any]] = self.index.filter(in_shard).to_pylist()
         return rows
 
     def _shard_problems(self, shard: Shard, rows: list[dict[str, Any]]) -> Iterator[str]:
         path = self.column.shard_path(shard)
         name = f"{self.name}/{shard.file_name(self.column.description.dataset)}"
         self.on_shard(name)
-        self.found.shards += 1
+        self.report.shards += 1
         if not storage.exists(path):
             yield f"{name}: missing"
             return
@@ -184,10 +181,10 @@ class _ColumnChecker:
                 split=shard.split, hash_start=shard.hash_start, hash_end=shard.hash_end
             )
         }
-        found = [row["clip_id"] for row in rows]
-        in_index = set(found)
-        if [clip_id for clip_id in clips if clip_id in in_index] != found:
-            yield f"{name}: its clips are not those of the plan, in its order"
+        clip_ids = [row["clip_id"] for row in rows]
+        written = set(clip_ids)
+        if [clip_id for clip_id in clips if clip_id in written] != clip_ids:
+            yield f"{name}: its clips are not those of the manifest in the same order"
         end = 0
         with contextlib.closing(ColumnReader(self.column)) as reader:
             for number, row in enumerate(rows):
@@ -195,8 +192,8 @@ class _ColumnChecker:
                 if (row["row"], row["offset"]) != (number, end):
                     yield f"{where}: the index says row {row['row']}, expected row {number} at byte {end}"
                 end = row["offset"] + row["size"] + FRAMING_BYTES
-                self.found.records += 1
-                self.found.bytes += row["size"] + FRAMING_BYTES
+                self.report.records += 1
+                self.report.bytes += row["size"] + FRAMING_BYTES
                 try:
                     record = reader.read(row)
                     problems = list(self._record_problems(record, row, clips.get(row["clip_id"])))
@@ -215,10 +212,11 @@ class _ColumnChecker:
             if record[: row["head_size"]] != head:
                 yield "labels or times differ from the manifest: build the column again"
         lengths = {key: len(steps) for key, steps in example.feature_lists.items()}
+        # Lists with the same prefix have one entry per step; only those of the main prefix count as steps.
         groups: dict[str, set[int]] = {}
         for key, length in lengths.items():
             groups.setdefault(key.split("/")[0], set()).add(length)
-        if {row["steps"]} not in groups.values() or any(len(found) > 1 for found in groups.values()):
+        if {row["steps"]} not in groups.values() or max(map(len, groups.values())) > 1:
             yield f"feature lists of lengths {lengths}, the index says {row['steps']} steps"
         for key in (key for key in lengths if key.endswith("/timestamp")):
             times = [step[0] for step in example.feature_lists[key]]
@@ -227,4 +225,4 @@ class _ColumnChecker:
         for key in (key for key in lengths if key.endswith("image/encoded")):
             for number, (jpeg,) in enumerate(example.feature_lists[key]):
                 if not (jpeg.startswith(b"\xff\xd8") and jpeg.endswith(b"\xff\xd9")):
-                    yield f"{key} {number} is not a whole JPEG"
+                    yield f"{key} {number} is not a complete JPEG"

@@ -74,7 +74,7 @@ def plan_build(dataset: str, recipe: Recipe, manifest: Manifest, *, shards: int 
         parameters=recipe.parameters(),
         made_by={"reelmill": version("reelmill"), **recipe.made_by()},
         shards=shard_counts,
-        made_from={name: Column(dataset, name).state() for name in recipe.reads},
+        made_from={name: Column(dataset, name).content_hash() for name in recipe.reads},
     )
     return BuildJob(dataset=dataset, recipe=recipe, description=description)
 

@@ -295,9 +295,9 @@ def test_clip_new_in_the_manifest(dataset: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda rows: rows[3].update(hash=rows[3]["hash"] + 1), "carries a wrong hash"),
+        (lambda rows: rows[3].update(hash=rows[3]["hash"] + 1), "has a wrong hash"),
         (lambda rows: rows[::-1], "out of order"),
-        (lambda rows: [*rows[:3], rows[2], *rows[3:]], "there twice"),
+        (lambda rows: [*rows[:3], rows[2], *rows[3:]], "occurs twice"),
         (lambda rows: rows[3].update(label_index=[2]), "label index beyond the 2 classes"),
         (lambda rows: rows[3].update(label_index=[-1]), "label index beyond the 2 classes"),
     ],

@@ -250,7 +250,7 @@ def test_changed_frames_are_processed_again_and_relabelled_clips_are_not(
     smaller = FramesRecipe(options=FramesOptions(short_side=32), raw=str(moving_collection))
     build_recipe(moving_dataset, smaller, shards=2)
     assert verify_dataset(str(moving_dataset)).problems == [
-        "grey: 'frames' has changed since it was made from it: build 'grey' again"
+        "grey: its source column 'frames' has changed: build 'grey' again"
     ]
     assert build_recipe(moving_dataset, recipe("grey")).clips_made == 12
     assert verify_dataset(str(moving_dataset)).problems == []
