@@ -38,19 +38,19 @@ def command(run: str | None, params: str, dataset: str | None, **values: Any) ->
     with quiet_import():
         from reelmill.train.fitting.fit import fit
 
-    fitted = fit(path, options, run=run)
-    if not fitted.chief:
+    result = fit(path, options, run=run)
+    if not result.is_chief:
         return
-    last = fitted.history[-1]
+    last = result.history[-1]
     say(
-        f"trained {fitted.model} on {', '.join(options.columns)} of {fitted.metrics['examples']} clips for "
-        f"{options.epochs} epochs in {fitted.throughput['seconds']:.0f} s, "
-        f"{fitted.throughput['clips_per_second']:.0f} clips/s: "
+        f"trained {result.model} on {', '.join(options.columns)} of {result.metrics['examples']} clips for "
+        f"{options.epochs} epochs in {result.throughput['seconds']:.0f} s, "
+        f"{result.throughput['clips_per_second']:.0f} clips/s: "
         + ", ".join(f"{name} {value:.3f}" for name, value in last.items())
     )
     say(
         f"model in {options.model_folder(run)}, metrics in {options.metrics_file(run)}, "
         f"history in {options.history_file(run)}"
     )
-    say(fitted.input)
+    say(result.input_summary)
     say("next: reelmill evaluate" + (f" {run}" if len(runs_of(content)) > 1 else ""))

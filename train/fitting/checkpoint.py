@@ -1,4 +1,4 @@
-"""What an interrupted training goes on from: one file with all that the rest of the training depends on."""
+"""Checkpoints: one file with everything that the rest of an interrupted training depends on."""
 
 import io
 import json
@@ -15,61 +15,64 @@ from reelmill.train.fitting.strategies import Array, Replicas
 
 FILE_NAME = "state.npz"
 DESCRIPTION = "description"
+"""Entry of the file that contains ``training_config`` and ``progress`` as JSON."""
+GROUPS = ("shared", "per_replica", "metric_state")
 
 
 @dataclass(slots=True, kw_only=True)
 class Progress:
-    """How far a training has come."""
+    """Progress of a training."""
 
     step: int = 0
-    """Global batches learned from, since the beginning."""
+    """Global batches trained on, over all epochs."""
     history: list[dict[str, float]] = field(default_factory=list)
-    """Figures of every epoch that has ended."""
-    extras: list[dict[str, float]] = field(default_factory=list)
-    """Of each of them, what differs from run to run or follows from the options, for TensorBoard."""
+    """Metrics of every finished epoch."""
     seconds: float = 0.0
-    """Time taken."""
+    """Duration so far, without interruptions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """A training at one step."""
+    """State of a training after one step."""
 
-    subject: dict[str, Any]
-    """All that decides what comes of the training; where it has changed, the checkpoint is of another one."""
+    training_config: dict[str, Any]
+    """Everything that determines the result. A checkpoint is only used by a training with an equal configuration."""
     progress: Progress
-    """How far it has come."""
+    """Progress at this step."""
     shared: list[Array]
-    """What is the same on every replica: weights and the optimizer's state."""
-    own: list[Array]
-    """What each replica may have of its own, [replicas, ...], or [1, ...] where it is the same on all: statistics of
-    batches, states of random numbers, and frozen weights."""
-    sums: list[Array]
-    """What each replica adds up, [replicas, ...]: the metrics of the epoch so far."""
+    """Values that are the same on every replica: trainable weights and the optimizer's state."""
+    per_replica: list[Array]
+    """Values that may differ between replicas, [replicas, ...], or [1, ...] if they do not: statistics of batch
+    normalisation, states of random generators, and frozen weights."""
+    metric_state: list[Array]
+    """Sums of the loss and metrics of the current epoch, [replicas, ...]."""
 
-    def changed(self, subject: dict[str, Any]) -> list[str]:
-        """Names of what differs in ``subject``.
+    def changed_keys(self, training_config: dict[str, Any]) -> list[str]:
+        """Return the keys whose values differ from ``training_config``.
 
-        >>> empty = Checkpoint(subject={"a": 1, "b": 2}, progress=Progress(), shared=[], own=[], sums=[])
-        >>> empty.changed({"a": 1, "b": 3, "c": 4})
+        >>> empty = {"progress": Progress(), "shared": [], "per_replica": [], "metric_state": []}
+        >>> Checkpoint(training_config={"a": 1, "b": 2}, **empty).changed_keys({"a": 1, "b": 3, "c": 4})
         ['b', 'c']
         """
-        there = json.loads(json.dumps(subject))
-        return [name for name in self.subject | there if self.subject.get(name) != there.get(name)]
+        other = json.loads(json.dumps(training_config))  # tuples become lists, as in the file
+        return [
+            key for key in self.training_config | other if self.training_config.get(key) != other.get(key)
+        ]
 
 
 def save(checkpoint: Checkpoint, folder: str) -> None:
-    """Write a checkpoint in the place of the one before; at any moment one of the two is there, and whole."""
-    about = {"subject": checkpoint.subject, "progress": asdict(checkpoint.progress)}
-    groups = {"shared": checkpoint.shared, "own": checkpoint.own, "sums": checkpoint.sums}
-    arrays = {f"{name}-{i:05d}": array for name, group in groups.items() for i, array in enumerate(group)}
+    """Write a checkpoint. It replaces the previous one atomically."""
+    description = {"training_config": checkpoint.training_config, "progress": asdict(checkpoint.progress)}
+    arrays = {
+        f"{group}-{i:05d}": array for group in GROUPS for i, array in enumerate(getattr(checkpoint, group))
+    }
     content = io.BytesIO()
-    np.savez(content, **{DESCRIPTION: np.array(json.dumps(about))}, **arrays)  # type: ignore[arg-type]
+    np.savez(content, **{DESCRIPTION: np.array(json.dumps(description))}, **arrays)  # type: ignore[arg-type]
     storage.write_bytes(storage.join(folder, FILE_NAME), content.getvalue())
 
 
 def load(folder: str) -> Checkpoint | None:
-    """The checkpoint in a folder; None where there is none.
+    """Read the checkpoint in a folder; return None if there is none.
 
     Raises:
         DatasetError: the file is damaged.
@@ -79,79 +82,74 @@ def load(folder: str) -> Checkpoint | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:  # zip files hold checksums
-            about = json.loads(str(arrays[DESCRIPTION]))
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:  # ZIP verifies checksums
+            description = json.loads(str(arrays[DESCRIPTION]))
             groups = {
                 group: [arrays[name] for name in sorted(arrays.files) if name.startswith(f"{group}-")]
-                for group in ("shared", "own", "sums")
+                for group in GROUPS
             }
-        return Checkpoint(subject=about["subject"], progress=Progress(**about["progress"]), **groups)
+        progress = Progress(**description["progress"])
+        return Checkpoint(training_config=description["training_config"], progress=progress, **groups)
     except (ValueError, TypeError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise DatasetError(
-            f"the checkpoint in {folder!r} is damaged ({error}): delete the folder to start anew"
+            f"the checkpoint in {folder!r} is damaged ({error}): delete the folder to start from the beginning"
         ) from error
 
 
-class State:
-    """The variables of a model that is being fitted.
+class ModelState:
+    """The variables of a model during training.
 
     Args:
-        model: compiled, its optimizer built.
-        metrics: those that it was compiled with.
-        replicas: where it is.
+        model: a compiled model with a built optimizer.
+        metrics: the metrics that it was compiled with.
+        replicas: the model's replicas.
     """
 
     def __init__(self, model: Any, metrics: Sequence[Any], replicas: Replicas) -> None:
         self._model = model
         self._metrics = metrics
         self._replicas = replicas
-        self._rows = replicas.reader([*self._own(), *self._sums()])
+        self._read = replicas.reader([*self._per_replica(), *self._metric_state()])
 
-    def take(self, subject: dict[str, Any], progress: Progress) -> Checkpoint:
-        """All of them, as they are now; with several workers every one has to ask."""
+    def capture(self, training_config: dict[str, Any], progress: Progress) -> Checkpoint:
+        """Return a checkpoint of the current values. With several workers, each of them must call this."""
         if hasattr(self._model, "jax_state_sync"):
             self._model.jax_state_sync()
-        rows, own = self._rows(), len(self._own())
+        values, count = self._read(), len(self._per_replica())
         return Checkpoint(
-            subject=subject,
+            training_config=training_config,
             progress=progress,
             shared=[np.asarray(variable.numpy()) for variable in self._shared()],
-            own=[_once(row) for row in rows[:own]],
-            sums=rows[own:],
+            per_replica=[v[:1] if (v == v[:1]).all() else v for v in values[:count]],
+            metric_state=values[count:],
         )
 
-    def fits(self, checkpoint: Checkpoint) -> bool:
-        """Whether the checkpoint is of a model with the same variables."""
-        groups = ((self._shared(), checkpoint.shared, 0), (self._own(), checkpoint.own, 1))
-        return all(
-            [tuple(variable.shape) for variable in variables] == [array.shape[skip:] for array in arrays]
-            for variables, arrays, skip in groups
-        )
+    def matches(self, checkpoint: Checkpoint) -> bool:
+        """Return whether a checkpoint has variables of the same shapes."""
+        own = [tuple(variable.shape) for variable in (*self._shared(), *self._per_replica())]
+        other = [a.shape for a in checkpoint.shared] + [a.shape[1:] for a in checkpoint.per_replica]
+        return own == other
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Set the model's own; the metrics follow by :meth:`restore_sums`, as Keras clears them at each epoch."""
+        """Set all variables but those of metrics, which Keras resets when an epoch begins."""
         for variable, value in zip(self._shared(), checkpoint.shared, strict=True):
             variable.assign(value)
         count = self._replicas.count
-        rows = [value[np.arange(count) % len(value)] for value in checkpoint.own]
-        self._replicas.write(self._own(), rows)
+        rows = [value[np.arange(count) % len(value)] for value in checkpoint.per_replica]
+        self._replicas.assign(self._per_replica(), rows)
 
-    def restore_sums(self, checkpoint: Checkpoint) -> None:
-        """Set the metrics: replicas go on with what as many before had added up, or divide it among them."""
+    def restore_metrics(self, checkpoint: Checkpoint) -> None:
+        """Set the variables of metrics; if the number of replicas has changed, their sums are redistributed."""
         count = self._replicas.count
-        rows = [np.stack([value[i::count].sum(axis=0) for i in range(count)]) for value in checkpoint.sums]
-        self._replicas.write(self._sums(), rows)
+        rows = [np.stack([v[i::count].sum(axis=0) for i in range(count)]) for v in checkpoint.metric_state]
+        self._replicas.assign(self._metric_state(), rows)
 
     def _shared(self) -> list[Any]:
         return [*self._model.trainable_variables, *self._model.optimizer.variables]
 
-    def _own(self) -> list[Any]:
+    def _per_replica(self) -> list[Any]:
         return list(self._model.non_trainable_variables)
 
-    def _sums(self) -> list[Any]:
-        tracker = self._model.metrics[0]  # of the loss
-        return [variable for metric in (tracker, *self._metrics) for variable in metric.variables]
-
-
-def _once(rows: Array) -> Array:
-    return rows[:1] if (rows == rows[:1]).all() else rows
+    def _metric_state(self) -> list[Any]:
+        loss_tracker = self._model.metrics[0]
+        return [variable for metric in (loss_tracker, *self._metrics) for variable in metric.variables]

@@ -1,4 +1,4 @@
-"""Training: a model of :mod:`reelmill.train.models`, the loader, and ``model.fit``."""
+"""Training: fits a model of :mod:`reelmill.train.models` to columns of a dataset."""
 
 import hashlib
 import sys
@@ -15,8 +15,14 @@ from reelmill.datasets.column import DESCRIPTION, INDEX
 from reelmill.datasets.errors import UsageError
 from reelmill.train import models
 from reelmill.train.fitting import checkpoint
-from reelmill.train.fitting.callbacks import Restorer, Saver, interruption
-from reelmill.train.fitting.epoch_logger import Watch, say
+from reelmill.train.fitting.callbacks import (
+    CheckpointSaver,
+    EpochLogger,
+    TensorBoard,
+    print_line,
+    stop_on_signals,
+)
+from reelmill.train.fitting.checkpoint import Checkpoint, ModelState, Progress
 from reelmill.train.fitting.input_wait import InputMeter
 from reelmill.train.fitting.learning_rate import learning_rate_schedule
 from reelmill.train.fitting.losses import (
@@ -26,7 +32,6 @@ from reelmill.train.fitting.losses import (
     read_labels,
 )
 from reelmill.train.fitting.strategies import Replicas, open_replicas
-from reelmill.train.fitting.tensorboard_curves import Curves
 from reelmill.train.loading.clip_sampling import Sampling
 from reelmill.train.loading.loader import Loader
 from reelmill.train.loading.order import Order, Share
@@ -35,30 +40,30 @@ from reelmill.train.loading.streams.image_ops import Picture
 from reelmill.train.models import saving
 from reelmill.train.options import DEFAULT_RUN, TrainOptions
 
-IRRELEVANT = {
+CHANGEABLE_OPTIONS = {
     *("out", "metrics", "plots", "checkpoints", "tensorboard", "checkpoint_steps"),
     *("memory_mib", "service", "strategy", "replicas", "deterministic"),
 }
-"""Options that may change between an interruption and going on."""
+"""Options that may change between an interruption and its resumption."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fitted:
-    """What came out of a training."""
+class FitResult:
+    """Result of a training."""
 
     model: str
     """Name of the model."""
     metrics: dict[str, Any]
-    """Content of the metrics file: the last epoch's figures and what the model was trained on."""
+    """Content of the metrics file: the last epoch's metrics, and the size of the model and of the data."""
     history: list[dict[str, float]]
-    """The figures of every epoch."""
+    """Metrics of every epoch."""
     throughput: dict[str, float]
-    """``clips_per_second`` from the second epoch on, where there is one, ``seconds`` in all, and ``input_wait``,
-    the share of the time that the model waited for input, 0 to 1."""
-    input: str
-    """One line about the slower side of loading and learning."""
-    chief: bool
-    """Whether this process is the one of several workers that wrote the files."""
+    """``clips_per_second`` without the first epoch if there are several, ``seconds`` in total, and ``input_wait``,
+    the share of time that the model waited for input, 0 to 1."""
+    input_summary: str
+    """One line that says whether loading or the model is the slower side."""
+    is_chief: bool
+    """Whether this process wrote the files; of several workers, one does."""
 
 
 def fit(
@@ -67,156 +72,89 @@ def fit(
     *,
     run: str = DEFAULT_RUN,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-) -> Fitted:
-    """Train a model and write it, its metrics and its history; before the end, checkpoints and TensorBoard's files.
+) -> FitResult:
+    """Train a model, and write the model, its metrics and its history.
+
+    While it runs, it writes checkpoints and TensorBoard's files. If a checkpoint exists, the training resumes from it.
+
+    The result is a function of the dataset and the options. With ``deterministic``, TensorFlow is switched to
+    deterministic operations for the whole process, and a training that was interrupted and resumed ends with the
+    same bits as one that was not.
 
     Args:
         dataset: path or URL of a dataset.
-        options: what to do.
-        run: what the files are named by.
-        callbacks: Keras callbacks of one's own, called before those of the training.
-
-    The result is a function of the dataset and the options. With ``deterministic``, TensorFlow is switched to
-    deterministic operations for the whole process, and a training that was interrupted and goes on ends with the
-    same bits as one that was not.
+        options: the section ``train`` of params.yaml.
+        run: name of the run, used as the name of its files.
+        callbacks: further Keras callbacks, called before those of the training.
 
     Raises:
-        UsageError: an option makes no sense for this dataset, or this machine.
-        DatasetError: something on disk is not what it should be.
-        KeyboardInterrupt: Ctrl-C or SIGTERM; after the step in progress, with a checkpoint of it.
+        UsageError: an option is not valid for this dataset or this machine.
+        DatasetError: the dataset or the checkpoint is damaged.
+        KeyboardInterrupt: SIGINT or SIGTERM was received; raised after the current step and its checkpoint.
     """
     if options.deterministic and keras.backend.backend() == "tensorflow":
-        _be_deterministic(alone=options.strategy == "none")
+        _enable_determinism(single_replica=options.strategy == "none")
     replicas = open_replicas(options)
-    keras.utils.clear_session()  # or the layers' names would count those of earlier models
+    keras.utils.clear_session()  # restarts the numbering of layer names, which are part of model.keras
     keras.utils.set_random_seed(options.seed)
-    data = _Data(dataset, options, replicas)
-    with replicas.scope(), _precision(options.precision):
-        name, model, metrics = _compiled(dataset, options, data)
-    replicas.prepare(model)
-    state = checkpoint.State(model, metrics, replicas)
-    subject = _subject(dataset, options, name, data.train.class_names)
-    folder = options.checkpoint_folder(run)
-    found = _found(folder, subject, state, replicas)
-    before = found.progress if found else checkpoint.Progress()
-    if found:
-        state.restore(found)
-        epoch, step = divmod(before.step, data.steps)
-        if replicas.chief and epoch < options.epochs:
-            say(f"resumed at epoch {epoch + 1}, step {step} of {data.steps}")
-    meter = InputMeter()
-    log_dir = options.tensorboard_folder(run) if replicas.chief else None
-    with _curves(log_dir) as curves, interruption() as interrupted, reading(), replicas.scope():
-        watch = Watch(
-            before,
-            epochs=options.epochs,
-            batch_size=options.batch_size,
-            meter=meter,
-            curves=curves,
-            prints=replicas.chief and not sys.stdout.isatty(),
-        )
+    training = _prepare(dataset, options, replicas)
+    resumed = _load_checkpoint(training, options.checkpoint_folder(run))
+    result = _run(training, resumed, run, callbacks)
+    if replicas.is_chief:
+        _write(training, result, run)
+    return result
 
-        def save() -> None:
-            taken = state.take(subject, watch.progress())
-            if replicas.chief:
-                checkpoint.save(taken, folder)
 
-        saver = Saver(
-            save,
-            step=lambda: watch.step,
-            every=options.checkpoint_steps,
-            steps_per_epoch=data.steps,
-            interruption=interrupted,
-            saves_when_stopped=replicas.alone,
-        )
-        for part in _parts(before.step, steps=data.steps, epochs=options.epochs):
-            restorer = [Restorer(state, found)] if found and part.steps < data.steps else []
-            model.fit(
-                data.training(part.first_step),
-                initial_epoch=part.first_epoch,
-                epochs=part.epochs,
-                steps_per_epoch=part.steps,
-                validation_data=data.validation(),
-                validation_steps=data.validation_steps,
-                callbacks=[*restorer, *callbacks, meter, watch, saver],
-                verbose=1 if replicas.chief and sys.stdout.isatty() else 0,
-                shuffle=False,
-            )
-    fitted = Fitted(
-        model=name,
-        metrics={
-            "epochs": options.epochs,
-            "examples": data.train.num_examples,
-            "steps_per_epoch": data.steps,
-            "weights": model.count_params(),
-            **watch.history[-1],
-        },
-        history=watch.history,
-        throughput=watch.throughput(),
-        input=meter.summary(),
-        chief=replicas.chief,
-    )
-    if replicas.chief:
-        _write(fitted, options, run)
-        info = saving.ModelInfo(
-            model=name,
-            columns=options.columns,
-            class_names=data.train.class_names,
-            clip_frames=options.clip_frames,
-            stride=options.stride,
-            crop=options.crop,
-            labels=options.labels,
-            arguments=options.arguments,
-        )
-        # without the optimizer, which takes twice the room of the weights and is of no use any more
-        saving.save(keras.Model(model.input, model.output, name=model.name), info, options.model_folder(run))
-        storage.remove_folder(folder)
-    return fitted
+def _enable_determinism(*, single_replica: bool) -> None:
+    tf.config.experimental.enable_op_determinism()
+    if single_replica:  # operations of several replicas may wait for each other
+        # If two branches of a model run in parallel, the number of threads of a oneDNN convolution varies, and with it
+        # the order of its sums: 1 in 6 gradients of the model two_stream differed in the last bit.
+        with suppress(RuntimeError):  # TensorFlow is already initialised
+            tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
 class _Data:
-    """The splits that a training reads."""
+    """Training and validation data.
+
+    Args:
+        dataset: path or URL of a dataset.
+        options: the section ``train`` of params.yaml.
+        replicas: replicas among which each batch is divided.
+    """
 
     def __init__(self, dataset: str, options: TrainOptions, replicas: Replicas) -> None:
         self._replicas = replicas
-        whole = Share(replicas=replicas.count)
-        self.train = _loader(
-            dataset,
-            options,
-            split=options.split,
-            order=Order(
-                batch_size=options.batch_size,
-                training=True,
-                seed=options.seed,
-                shuffle_shards=options.shuffle_shards,
-                share=whole,
-            ),
+        order = Order(batch_size=options.batch_size, share=Share(replicas=replicas.count))
+        training_order = replace(
+            order, training=True, seed=options.seed, shuffle_shards=options.shuffle_shards
         )
-        """What is learned from."""
-        self.steps = self.train.steps_per_epoch
-        """Global batches of an epoch."""
-        self._validation = None
+        self.train = _loader(dataset, options, split=options.split, order=training_order)
+        """Loader of the training split."""
+        self.steps_per_epoch = self.train.steps_per_epoch
+        """Global batches of a training epoch."""
+        self._validation: Loader | None = None
+        self.validation_steps: int | None = None
+        """Global batches of the validation split."""
         if options.validation_split is not None:
-            order = Order(batch_size=options.batch_size, share=whole)
             self._validation = _loader(dataset, options, split=options.validation_split, order=order)
-        self.validation_steps = None if self._validation is None else self._validation.steps_per_epoch
-        """Global batches of the split to measure."""
+            self.validation_steps = self._validation.steps_per_epoch
         self.element_spec = _pairs(self.train).element_spec[0]
-        """Of what the model gets, by name."""
+        """Shape and dtype of the model's inputs by name, with the batch dimension."""
 
-    def training(self, first_step: int) -> Any:
-        """For ``fit``, from a step on."""
+    def training_data(self, first_step: int) -> Any:
+        """Return training data for ``model.fit``, starting at a step."""
         loader = self.train
         return self._replicas.distribute(
             lambda share: _pairs(loader.ordered(replace(loader.order, share=share, start_step=first_step)))
         )
 
-    def validation(self) -> Any:
-        """For ``fit``; None where there is no split for it."""
-        if self._validation is None:
-            return None
+    def validation_data(self) -> Any:
+        """Return validation data for ``model.fit``, or None without a validation split."""
         loader = self._validation
-        return self._replicas.validation(
+        if loader is None:
+            return None
+        return self._replicas.distribute_validation(
             lambda share: _pairs(loader.ordered(replace(loader.order, share=share))),
             examples=loader.num_examples,
         )
@@ -236,42 +174,78 @@ def _loader(dataset: str, options: TrainOptions, *, split: str, order: Order) ->
     )
 
 
-def _be_deterministic(*, alone: bool) -> None:
-    tf.config.experimental.enable_op_determinism()
-    if alone:  # the operations of several replicas may wait for each other
-        # Where two branches of a model are at work side by side, convolutions of oneDNN get now more, now fewer
-        # threads, and sum in another order: 1 in 6 gradients of two streams differed in the last bit.
-        with suppress(RuntimeError):  # TensorFlow runs already
-            tf.config.threading.set_inter_op_parallelism_threads(1)
-
-
 def _pairs(loader: Loader) -> Any:
+    """Return a dataset of (inputs, label) as Keras takes it."""
     options = tf.data.Options()
-    # 0: as many as there are cores, whatever the model's operations have
+    # 0: one thread per core, independent of the inter-op threads set above
     options.threading.private_threadpool_size = 0
     pairs = loader.dataset().map(lambda batch: ({key: batch[key] for key in loader.keys}, batch["label"]))
     return pairs.with_options(options)
 
 
-def _compiled(dataset: str, options: TrainOptions, data: _Data) -> tuple[str, Any, list[Any]]:
-    """Name of the model, the model, and the metrics that it was compiled with."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Training:
+    """A training that is ready to run."""
+
+    options: TrainOptions
+    replicas: Replicas
+    data: _Data
+    model_name: str
+    model: Any
+    state: ModelState
+    config: dict[str, Any]
+    """Everything that determines the result, see :attr:`Checkpoint.training_config`."""
+
+
+def _prepare(dataset: str, options: TrainOptions, replicas: Replicas) -> _Training:
+    """Open the data, and build and compile the model."""
+    data = _Data(dataset, options, replicas)
     inputs = {
         key: models.InputSpec(tuple(spec.shape[1:]), spec.dtype.name)
         for key, spec in data.element_spec.items()
     }
-    name, classes = options.model or models.default_model(inputs), len(data.train.class_names)
-    weights = _class_weights(dataset, options, data.train)
-    loss, metrics = loss_and_metrics(options.labels, classes=classes, weights=weights)
-    model = models.build(
-        name, inputs=inputs, classes=classes, labels=options.labels, arguments=options.arguments
+    name, class_names = options.model or models.default_model(inputs), data.train.class_names
+    with replicas.scope(), _precision(options.precision):
+        loss, metrics = loss_and_metrics(
+            options.labels, classes=len(class_names), weights=_class_weights(dataset, options, data.train)
+        )
+        model = models.build(
+            name, inputs=inputs, classes=len(class_names), labels=options.labels, arguments=options.arguments
+        )
+        model.compile(
+            optimizer=keras.optimizers.Adam(
+                learning_rate_schedule(options, steps_per_epoch=data.steps_per_epoch)
+            ),
+            loss=loss,
+            weighted_metrics=metrics,  # weights are only used for the padding of validation batches on JAX
+        )
+        model.optimizer.build(model.trainable_variables)
+    replicas.prepare_model(model)
+    return _Training(
+        options=options,
+        replicas=replicas,
+        data=data,
+        model_name=name,
+        model=model,
+        state=ModelState(model, metrics, replicas),
+        config={
+            **options.model_dump(exclude=CHANGEABLE_OPTIONS),
+            "model": name,
+            "classes": class_names,
+            **{f"column {column}": _column_hash(dataset, column) for column in options.columns},
+        },
     )
-    model.compile(
-        optimizer=keras.optimizers.Adam(learning_rate_schedule(options, steps_per_epoch=data.steps)),
-        loss=loss,
-        weighted_metrics=metrics,  # only clips that fill up a batch have weights
-    )
-    model.optimizer.build(model.trainable_variables)
-    return name, model, metrics
+
+
+@contextmanager
+def _precision(policy: str) -> Iterator[None]:
+    """Use a Keras dtype policy for layers that are created inside this context."""
+    previous = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(previous)
 
 
 def _class_weights(dataset: str, options: TrainOptions, loader: Loader) -> Any:
@@ -281,96 +255,158 @@ def _class_weights(dataset: str, options: TrainOptions, loader: Loader) -> Any:
         return class_weights_by_name(
             options.class_weights, labels=options.labels, class_names=loader.class_names
         )
-    labels = read_labels(dataset, loader.clip_ids)
-    return balanced_class_weights(labels, labels=options.labels, classes=len(loader.class_names))
+    label_lists = read_labels(dataset, loader.clip_ids)
+    return balanced_class_weights(label_lists, labels=options.labels, classes=len(loader.class_names))
 
 
-@contextmanager
-def _precision(policy: str) -> Iterator[None]:
-    """Inside, layers are made to compute with this precision."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
+def _column_hash(dataset: str, column: str) -> str:
+    """Hash the description and the index of a column, which contain the checksums of its shards."""
+    files = [storage.read_bytes(storage.join(dataset, column, file)) for file in (DESCRIPTION, INDEX)]
+    return hashlib.blake2b(b"".join(files), digest_size=16).hexdigest()
 
 
-@contextmanager
-def _curves(folder: str | None) -> Iterator[Curves | None]:
-    curves = None if folder is None else Curves(folder)
-    try:
-        yield curves
-    finally:
-        if curves is not None:
-            curves.close()
-
-
-def _subject(dataset: str, options: TrainOptions, model: str, class_names: list[str]) -> dict[str, Any]:
-    """All that decides what comes of a training: options, and what is in the columns."""
-    content = {
-        f"column {column}": hashlib.blake2b(
-            b"".join(
-                storage.read_bytes(storage.join(dataset, column, file)) for file in (DESCRIPTION, INDEX)
-            ),
-            digest_size=16,
-        ).hexdigest()
-        for column in options.columns
-    }
-    relevant = options.model_dump(exclude=IRRELEVANT)
-    return {**relevant, "model": model, "classes": class_names, **content}
-
-
-def _found(
-    folder: str, subject: dict[str, Any], state: checkpoint.State, replicas: Replicas
-) -> checkpoint.Checkpoint | None:
-    """The checkpoint to go on from. Raises DatasetError where it is damaged, UsageError where workers disagree."""
-    found = checkpoint.load(folder)
-    if not replicas.agree(found.progress.step if found else 0):
+def _load_checkpoint(training: _Training, folder: str) -> Checkpoint | None:
+    """Load the checkpoint to resume from, if there is one of an equal training, and restore the model's state."""
+    loaded, replicas = checkpoint.load(folder), training.replicas
+    if not replicas.workers_agree(loaded.progress.step if loaded else 0):
         raise UsageError(
-            f"workers found different checkpoints in {folder!r}: it must be a folder that all share"
+            f"the workers have different checkpoints in {folder!r}: it must be a folder that all of them share"
         )
-    if found is None:
+    if loaded is None:
         return None
-    changed = found.changed(subject) or ([] if state.fits(found) else ["the model's weights"])
-    if not changed:
-        return found
-    if replicas.chief:
-        say(f"the checkpoint in {folder} is of another training ({', '.join(changed)}): starting anew")
-    return None
+    changed = loaded.changed_keys(training.config)
+    if not changed and not training.state.matches(loaded):
+        changed = ["the model's weights"]
+    if changed:
+        if replicas.is_chief:
+            print_line(
+                f"the checkpoint in {folder} is of another training (changed: {', '.join(changed)}): "
+                "starting from the beginning"
+            )
+        return None
+    training.state.restore(loaded)
+    epoch, step = divmod(loaded.progress.step, training.data.steps_per_epoch)
+    if replicas.is_chief and epoch < training.options.epochs:
+        print_line(f"resumed at epoch {epoch + 1}, step {step} of {training.data.steps_per_epoch}")
+    return loaded
 
 
-class _Part(NamedTuple):
-    """What one call of ``fit`` does."""
+def _run(
+    training: _Training,
+    resumed: Checkpoint | None,
+    run: str,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> FitResult:
+    """Run the training loop, from the checkpoint to resume from, or from the beginning."""
+    options, replicas, data = training.options, training.replicas, training.data
+    show_progress_bar = replicas.is_chief and sys.stdout.isatty()
+    progress = resumed.progress if resumed else Progress()
+    meter = InputMeter()
+    logger = EpochLogger(progress, epochs=options.epochs, verbose=replicas.is_chief and not show_progress_bar)
+    own_callbacks: list[keras.callbacks.Callback] = [meter, logger]
+    log_dir = options.tensorboard_folder(run)
+    if log_dir is not None and replicas.is_chief:
+        tensorboard = TensorBoard(log_dir, meter)
+        if resumed is None:
+            tensorboard.remove_event_files()
+        own_callbacks.append(tensorboard)
+
+    def save_checkpoint() -> None:
+        captured = training.state.capture(training.config, progress)  # needs all workers
+        if replicas.is_chief:
+            checkpoint.save(captured, options.checkpoint_folder(run))
+
+    with stop_on_signals() as stop_request, reading(), replicas.scope():
+        saver = CheckpointSaver(
+            save_checkpoint,
+            progress=progress,
+            every=options.checkpoint_steps,
+            steps_per_epoch=data.steps_per_epoch,
+            stop_request=stop_request,
+            save_on_stop=replicas.single_process,
+        )
+        for call in _fit_calls(progress.step, steps_per_epoch=data.steps_per_epoch, epochs=options.epochs):
+            first: list[keras.callbacks.Callback] = []
+            if resumed and call.steps < data.steps_per_epoch:
+                # Keras resets the metrics at the beginning of the epoch.
+                restore = lambda _epoch, _logs: training.state.restore_metrics(resumed)  # noqa: E731
+                first = [keras.callbacks.LambdaCallback(on_epoch_begin=restore)]
+            training.model.fit(
+                data.training_data(call.first_step),
+                initial_epoch=call.first_epoch,
+                epochs=call.last_epoch,
+                steps_per_epoch=call.steps,
+                validation_data=data.validation_data(),
+                validation_steps=data.validation_steps,
+                callbacks=[*first, *callbacks, *own_callbacks, saver],
+                verbose=1 if show_progress_bar else 0,
+                shuffle=False,
+            )
+    return FitResult(
+        model=training.model_name,
+        metrics={
+            "epochs": options.epochs,
+            "examples": data.train.num_examples,
+            "steps_per_epoch": data.steps_per_epoch,
+            "weights": training.model.count_params(),
+            **progress.history[-1],
+        },
+        history=progress.history,
+        throughput={
+            "clips_per_second": round(logger.clips_per_second(options.batch_size), 2),
+            "seconds": round(progress.seconds, 2),
+            "input_wait": round(meter.share, 4),
+        },
+        input_summary=meter.summary(),
+        is_chief=replicas.is_chief,
+    )
+
+
+class _FitCall(NamedTuple):
+    """Arguments of one call of ``model.fit``."""
 
     first_epoch: int
-    epochs: int
-    """The first epoch beyond it."""
+    last_epoch: int
+    """The last epoch, exclusive."""
     steps: int
-    """In each epoch."""
+    """Steps of each epoch."""
     first_step: int
-    """Since the beginning of training."""
+    """First step, counted from the beginning of the training."""
 
 
-def _parts(step: int, *, steps: int, epochs: int) -> Iterator[_Part]:
-    """The rest of the epoch that a step is in the middle of, and the epochs after.
+def _fit_calls(step: int, *, steps_per_epoch: int, epochs: int) -> Iterator[_FitCall]:
+    """Yield the calls after ``step``: one for the rest of an incomplete epoch, and one for all further epochs.
 
-    >>> [tuple(part) for part in _parts(7, steps=5, epochs=3)]
+    >>> [tuple(call) for call in _fit_calls(7, steps_per_epoch=5, epochs=3)]
     [(1, 2, 3, 7), (2, 3, 5, 10)]
     """
-    epoch, done = divmod(step, steps)
+    epoch, done = divmod(step, steps_per_epoch)
     if done:
-        yield _Part(epoch, epoch + 1, steps - done, step)
+        yield _FitCall(epoch, epoch + 1, steps_per_epoch - done, step)
         epoch += 1
     if epoch < epochs:
-        yield _Part(epoch, epochs, steps, epoch * steps)
+        yield _FitCall(epoch, epochs, steps_per_epoch, epoch * steps_per_epoch)
 
 
-def _write(fitted: Fitted, options: TrainOptions, run: str) -> None:
-    names = list(fitted.history[0])
-    rows = [[i, *row.values()] for i, row in enumerate(fitted.history, start=1)]
-    lines: list[list[Any]] = [["epoch", *names], *rows]
-    table = "".join(",".join(str(value) for value in line) + "\n" for line in lines)
+def _write(training: _Training, result: FitResult, run: str) -> None:
+    """Write history, metrics and model, then remove the checkpoint."""
+    options, model = training.options, training.model
+    rows = [["epoch", *result.history[0]]]
+    rows += [[str(i), *map(str, row.values())] for i, row in enumerate(result.history, start=1)]
+    table = "".join(",".join(row) + "\n" for row in rows)
     storage.write_bytes(options.history_file(run), table.encode())
-    storage.write_bytes(options.metrics_file(run), saving.to_json(fitted.metrics))
-    storage.write_bytes(options.throughput_file(run), saving.to_json(fitted.throughput))
+    storage.write_bytes(options.metrics_file(run), saving.to_json(result.metrics))
+    storage.write_bytes(options.throughput_file(run), saving.to_json(result.throughput))
+    info = saving.ModelInfo(
+        model=result.model,
+        columns=options.columns,
+        class_names=training.data.train.class_names,
+        clip_frames=options.clip_frames,
+        stride=options.stride,
+        crop=options.crop,
+        labels=options.labels,
+        arguments=options.arguments,
+    )
+    # A new model without the optimizer, whose state is twice as large as the weights and no longer needed.
+    saving.save(keras.Model(model.input, model.output, name=model.name), info, options.model_folder(run))
+    storage.remove_folder(options.checkpoint_folder(run))

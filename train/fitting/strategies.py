@@ -1,7 +1,7 @@
-"""Replicas of a model, on one machine or several: what differs between training on one device and on many.
+"""Distribution strategies: everything that differs between training on one device and on several.
 
-Every replica gets its own, equal part of each global batch from an input pipeline of its own machine; gradients
-are averaged over all of them, so the number of replicas changes how fast a training is, not what it computes.
+Every replica gets an equal part of each global batch from an input pipeline on its machine. Gradients are averaged over
+all replicas, so their number changes the speed of a training, not its result.
 """
 
 import contextlib
@@ -18,48 +18,49 @@ from reelmill.train.loading.order import Share
 from reelmill.train.options import TrainOptions
 
 Array = NDArray[Any]
+MakeDataset = Callable[[Share], tf.data.Dataset]
 
 
 class Replicas:
-    """One replica, without a strategy; and what every strategy answers.
+    """A single replica without a strategy, and the interface of all strategies.
 
     Args:
-        count: replicas in all.
-        chief: whether this process is the one that writes files.
+        count: total number of replicas.
+        is_chief: whether this process writes files and prints; of several workers, one is the chief.
+        single_process: whether there are no other workers.
     """
 
-    def __init__(self, count: int = 1, *, chief: bool = True) -> None:
+    def __init__(self, count: int = 1, *, is_chief: bool = True, single_process: bool = True) -> None:
         self.count = count
-        self.chief = chief
-        self.alone = True
-        """Whether this process is the only one."""
+        self.is_chief = is_chief
+        self.single_process = single_process
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
-        """Where models are made and fitted."""
+        """Return the context in which models are built and fitted."""
         return contextlib.nullcontext()
 
-    def prepare(self, model: Any) -> None:
-        """Make a compiled model ready for ``fit`` inside of the scope."""
+    def prepare_model(self, model: Any) -> None:
+        """Prepare a compiled model for ``fit``."""
 
-    def distribute(self, dataset_of: Callable[[Share], tf.data.Dataset]) -> Any:
-        """What ``fit`` takes, of a function that makes the dataset of a share of the global batches."""
-        return dataset_of(Share())
+    def distribute(self, make_dataset: MakeDataset) -> Any:
+        """Return training data for ``fit``; ``make_dataset`` returns the dataset of a share of the global batches."""
+        return make_dataset(Share())
 
-    def validation(self, dataset_of: Callable[[Share], tf.data.Dataset], *, examples: int) -> Any:  # noqa: ARG002
-        """The same for validation data, of so many examples."""
-        return self.distribute(dataset_of)
+    def distribute_validation(self, make_dataset: MakeDataset, *, examples: int) -> Any:  # noqa: ARG002
+        """Return validation data for ``fit``; ``examples`` is the number of its clips."""
+        return self.distribute(make_dataset)
 
     def reader(self, variables: Sequence[Any]) -> Callable[[], list[Array]]:
-        """A function that says what each Keras variable holds on each replica: arrays [replicas, ...]."""
+        """Return a function that returns the values of variables on all replicas: arrays [replicas, ...]."""
         return lambda: [np.asarray(variable.numpy())[None] for variable in variables]
 
-    def write(self, variables: Sequence[Any], values: Sequence[Array]) -> None:
-        """Set each Keras variable on each replica: arrays [replicas, ...]."""
+    def assign(self, variables: Sequence[Any], values: Sequence[Array]) -> None:
+        """Set variables on all replicas to values [replicas, ...]."""
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value[0])
 
-    def agree(self, number: int) -> bool:  # noqa: ARG002
-        """Whether every worker says the same."""
+    def workers_agree(self, number: int) -> bool:  # noqa: ARG002
+        """Return whether ``number`` is the same on all workers."""
         return True
 
 
@@ -68,97 +69,100 @@ class TensorFlowReplicas(Replicas):
 
     Args:
         strategy: a ``tf.distribute.Strategy``.
-        resolver: which of several workers this is; None: the only one.
+        resolver: the cluster resolver of this worker; None: there is only this process.
     """
 
     def __init__(self, strategy: Any, *, resolver: Any = None) -> None:
-        super().__init__(strategy.num_replicas_in_sync, chief=resolver is None or _is_chief(resolver))
-        self.alone = resolver is None
+        is_chief = resolver is None or _is_chief(resolver)
+        super().__init__(strategy.num_replicas_in_sync, is_chief=is_chief, single_process=resolver is None)
         self._strategy = strategy
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
-        """The strategy's."""
+        """Return the strategy's scope."""
         scope: contextlib.AbstractContextManager[Any] = self._strategy.scope()
         return scope
 
-    def prepare(self, model: Any) -> None:
-        """Go round what Keras 3.15 stumbles over with several workers."""
-        # Keras would load one global batch only to look at its shapes, and cannot with several workers. Without this
-        # note it looks at the first batch of training, and finds the strategy in the scope.
+    def prepare_model(self, model: Any) -> None:
+        """Work around problems of Keras 3.15 with several workers."""
+        # Keras loads a global batch to determine its shapes, which fails with several workers. If the model has no
+        # strategy set, Keras uses the first batch of training instead, and still finds the strategy by its scope.
         model._distribute_strategy = None
-        if not self.alone:
-            # it averages the logs of the workers along their first axis, and they have none
-            model.train_step, model.test_step = _with_axis(model.train_step), _with_axis(model.test_step)
+        if not self.single_process:
+            # Keras averages the logs of all workers along their first axis, and scalars have none.
+            model.train_step = _with_leading_axis(model.train_step)
+            model.test_step = _with_leading_axis(model.test_step)
 
-    def distribute(self, dataset_of: Callable[[Share], tf.data.Dataset]) -> Any:
-        """A distributed dataset: one pipeline for each worker, one batch for each replica."""
-        return self._strategy.distribute_datasets_from_function(lambda context: dataset_of(Share.of(context)))
+    def distribute(self, make_dataset: MakeDataset) -> Any:
+        """Return a distributed dataset: one pipeline per worker, one batch per replica."""
+        return self._strategy.distribute_datasets_from_function(
+            lambda context: make_dataset(Share.of(context))
+        )
 
     def reader(self, variables: Sequence[Any]) -> Callable[[], list[Array]]:
-        """Gathers from all replicas; every worker has to call it."""
+        """Return a function that gathers the values of all replicas; every worker must call it."""
 
         @tf.function  # type: ignore[untyped-decorator] # TensorFlow ships no types
-        def held() -> Any:
+        def local_values() -> Any:
             return self._strategy.run(lambda: [tf.identity(v.value)[None] for v in variables])
 
-        return lambda: [np.asarray(self._strategy.gather(value, axis=0)) for value in held()]
+        return lambda: [np.asarray(self._strategy.gather(value, axis=0)) for value in local_values()]
 
-    def write(self, variables: Sequence[Any], values: Sequence[Array]) -> None:
-        """Set on the replicas of this worker."""
+    def assign(self, variables: Sequence[Any], values: Sequence[Array]) -> None:
+        """Set variables on the replicas of this worker to their rows of ``values``, [replicas, ...]."""
 
-        def assign(every: Any) -> None:
-            number = tf.distribute.get_replica_context().replica_id_in_sync_group
-            for variable, value in zip(variables, every, strict=True):
-                variable.assign(tf.gather(value, number))
+        def assign_row(tensors: Any) -> None:
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            for variable, tensor in zip(variables, tensors, strict=True):
+                variable.assign(tf.gather(tensor, replica))
 
         @tf.function  # type: ignore[untyped-decorator]
-        def assigned(every: Any) -> None:
-            self._strategy.run(assign, args=(every,))
+        def assign_rows(tensors: Any) -> None:
+            self._strategy.run(assign_row, args=(tensors,))
 
-        assigned([tf.constant(value) for value in values])
+        assign_rows([tf.constant(value) for value in values])
 
-    def agree(self, number: int) -> bool:
-        """Every worker has to ask."""
-        if self.alone:
+    def workers_agree(self, number: int) -> bool:
+        """Return whether ``number`` is the same on all workers; every worker must call this."""
+        if self.single_process:
             return True
-        said = self._strategy.run(lambda: tf.constant([number]))
-        return len(set(np.asarray(self._strategy.gather(said, axis=0)).tolist())) == 1
+        numbers = self._strategy.run(lambda: tf.constant([number]))
+        return len(set(np.asarray(self._strategy.gather(numbers, axis=0)).tolist())) == 1
 
 
 class JaxReplicas(Replicas):
-    """Replicas by Keras' ``DataParallel`` on JAX, on the devices of this machine."""
+    """Replicas of Keras' ``DataParallel`` on JAX, on devices of this machine."""
 
     def __init__(self, devices: list[str]) -> None:
         super().__init__(len(devices))
         self._distribution = keras.distribution.DataParallel(devices=devices, auto_shard_dataset=False)
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
-        """The distribution's."""
+        """Return the distribution's scope."""
         scope: contextlib.AbstractContextManager[Any] = self._distribution.scope()
         return scope
 
-    def validation(self, dataset_of: Callable[[Share], tf.data.Dataset], *, examples: int) -> Any:
-        """The last batch filled up, as JAX cuts batches into equal parts only; what fills it up weighs nothing."""
-        missing = -examples % self.count
-        # Keras divides by how many clips there are, filled up or not
-        weight = (examples + missing) / examples
+    def distribute_validation(self, make_dataset: MakeDataset, *, examples: int) -> Any:
+        """Pad the last batch, as JAX divides batches into equal parts only; the padding has weight 0."""
+        padding = -examples % self.count
+        # Keras divides by the number of all clips, including the padding.
+        weight = (examples + padding) / examples
 
-        def filled_up(clips: Any, label: tf.Tensor) -> Any:
+        def pad(clips: Any, label: tf.Tensor) -> Any:
             count = tf.shape(label)[0]
-            places = tf.range(count + -count % self.count)
-            filled = tf.nest.map_structure(
-                lambda t: tf.gather(t, tf.minimum(places, count - 1)), (clips, label)
+            rows = tf.range(count + -count % self.count)
+            padded = tf.nest.map_structure(
+                lambda t: tf.gather(t, tf.minimum(rows, count - 1)), (clips, label)
             )
-            return *filled, weight * tf.cast(places < count, tf.float32)
+            return *padded, weight * tf.cast(rows < count, tf.float32)
 
-        return self.distribute(dataset_of).map(filled_up)
+        return self.distribute(make_dataset).map(pad)
 
 
 def open_replicas(options: TrainOptions) -> Replicas:
-    """The replicas of a strategy; before TensorFlow or JAX does anything else, or devices could not be cut any more.
+    """Create the replicas of the strategy. Call this before TensorFlow or JAX initialises its devices.
 
     Raises:
-        UsageError: this machine, the backend or the environment does not have what the strategy needs.
+        UsageError: the machine, the backend or the environment does not support the strategy.
     """
     backend = keras.backend.backend()
     if options.replicas is not None and options.strategy in ("none", "multi_worker"):
@@ -171,9 +175,8 @@ def open_replicas(options: TrainOptions) -> Replicas:
             f"strategy {options.strategy!r} needs Keras on TensorFlow, not on {backend}: unset KERAS_BACKEND"
         )
     if backend != "tensorflow":
-        tf.config.set_visible_devices(
-            [], "GPU"
-        )  # TensorFlow only loads here, and would take all of their memory
+        # TensorFlow only loads clips in this case, but would allocate all memory of the GPUs.
+        tf.config.set_visible_devices([], "GPU")
     match options.strategy:
         case "none":
             return Replicas()
@@ -182,7 +185,7 @@ def open_replicas(options: TrainOptions) -> Replicas:
         case "multi_worker":
             return _multi_worker()
         case "data_parallel":
-            return JaxReplicas(_first(keras.distribution.list_devices(), options.replicas))
+            return JaxReplicas(_select(keras.distribution.list_devices(), options.replicas))
 
 
 def _multi_worker() -> Replicas:
@@ -207,25 +210,25 @@ def _is_chief(resolver: Any) -> bool:
 
 
 def _mirrored(replicas: int | None) -> Any:
-    """Over GPUs, or where there are none, logical processors, into as many of which as asked for this one is cut."""
+    """Return a MirroredStrategy over GPUs, or without GPUs, over logical devices into which the CPU is divided."""
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
-        return tf.distribute.MirroredStrategy(_first([f"/gpu:{i}" for i in range(len(gpus))], replicas))
-    (processor,) = tf.config.list_physical_devices("CPU")
-    if replicas is not None and tf.config.get_logical_device_configuration(processor) is None:
-        parts = [tf.config.LogicalDeviceConfiguration()] * replicas
-        with contextlib.suppress(RuntimeError):  # TensorFlow runs already
-            tf.config.set_logical_device_configuration(processor, parts)
-    processors = _first([cpu.name for cpu in tf.config.list_logical_devices("CPU")], replicas)
-    # the default needs the same processors in every training of a process
-    return tf.distribute.MirroredStrategy(processors, tf.distribute.ReductionToOneDevice())
+        return tf.distribute.MirroredStrategy(_select([f"/gpu:{i}" for i in range(len(gpus))], replicas))
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    if replicas is not None and tf.config.get_logical_device_configuration(cpu) is None:
+        logical_devices = [tf.config.LogicalDeviceConfiguration()] * replicas
+        with contextlib.suppress(RuntimeError):  # TensorFlow is already initialised
+            tf.config.set_logical_device_configuration(cpu, logical_devices)
+    devices = _select([device.name for device in tf.config.list_logical_devices("CPU")], replicas)
+    # The default reduction needs the same devices in every training of a process.
+    return tf.distribute.MirroredStrategy(devices, tf.distribute.ReductionToOneDevice())
 
 
-def _first(devices: list[str], replicas: int | None) -> list[str]:
+def _select(devices: list[str], replicas: int | None) -> list[str]:
     if replicas is not None and replicas > len(devices):
-        raise UsageError(f"replicas {replicas}: the devices here are {', '.join(devices)}")
+        raise UsageError(f"replicas {replicas}: this machine has the devices {', '.join(devices)}")
     return devices[:replicas]
 
 
-def _with_axis(step: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
+def _with_leading_axis(step: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
     return lambda data: {name: value[None] for name, value in step(data).items()}

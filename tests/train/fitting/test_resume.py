@@ -21,12 +21,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from reelmill.datasets.errors import DatasetError
 from reelmill.train import models
 from reelmill.train.fitting import checkpoint
-from reelmill.train.fitting.fit import _parts, fit
+from reelmill.train.fitting.fit import _fit_calls, fit
 from reelmill.train.options import TrainOptions
 
 # Keras 3.15 with NumPy 2.4
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
+ROOT = Path(__file__).parents[3]
 STEPS, EPOCHS = 6, 4
 SETTINGS: dict[str, Any] = {
     "columns": ["numbers"],
@@ -107,8 +108,8 @@ def train(
 ) -> tuple[list[dict[str, float]], Order, bytes]:
     """Train in this folder; history, clips of the steps made, and the model's bytes."""
     Recorder.seen = []
-    fitted = fit(dataset, TrainOptions(**{**SETTINGS, **more}), run="a", callbacks=callbacks)
-    return fitted.history, Recorder.seen, Path("model/a/model.keras").read_bytes()
+    result = fit(dataset, TrainOptions(**{**SETTINGS, **more}), run="a", callbacks=callbacks)
+    return result.history, Recorder.seen, Path("model/a/model.keras").read_bytes()
 
 
 def step_reached() -> int:
@@ -175,6 +176,19 @@ def test_three_interruptions_change_nothing(
     )
 
 
+def test_tensorboard_shows_the_last_training_and_leaves_other_files(
+    here: Path, numbered: str, whole: Any
+) -> None:
+    (here / "logs/a/train").mkdir(parents=True)
+    (here / "logs/a/train/notes.txt").write_text("mine")
+    train(numbered, epochs=3, seed=1)
+    train(numbered)
+    curve = points("logs/a/train", "epoch_loss")
+    assert curve == pytest.approx({epoch: row["loss"] for epoch, row in enumerate(whole[0])}, abs=1e-6)
+    assert points("logs/a/train", "epoch_learning_rate").keys() == curve.keys()
+    assert (here / "logs/a/train/notes.txt").read_text() == "mine"
+
+
 def test_a_stopped_training_saves_the_step_it_was_in(here: Path, numbered: str, whole: Any) -> None:
     order: Order = []
     for number, step in ((signal.SIGTERM, 9), (signal.SIGINT, 14)):
@@ -201,7 +215,7 @@ slow = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: tim
 fit({numbered!r}, TrainOptions(**SETTINGS, checkpoint_steps=1), run="a", callbacks=[slow])
 """
     Path("tests_resume.py").write_bytes(Path(__file__).read_bytes())
-    environment = {**os.environ, "PYTHONPATH": str(here), "KERAS_BACKEND": "tensorflow"}
+    environment = {**os.environ, "PYTHONPATH": f"{here}:{ROOT}", "KERAS_BACKEND": "tensorflow"}
     process = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while step_reached() < 8 and process.poll() is None and time.monotonic() < deadline:
@@ -228,7 +242,8 @@ def test_another_training_starts_anew_and_says_why(
     assert Recorder.seen == whole[1][:8]
     said = capsys.readouterr().out.splitlines()
     assert said[0] == (
-        "the checkpoint in checkpoints/a is of another training (learning_rate, class_weights): starting anew"
+        "the checkpoint in checkpoints/a is of another training (changed: learning_rate, class_weights): "
+        "starting from the beginning"
     )
     assert said[1].startswith(f"epoch 1/{EPOCHS}")
 
@@ -244,7 +259,11 @@ def test_a_training_that_ended_before_its_files_were_written(here: Path, numbere
 
 def test_a_damaged_checkpoint_is_named(here: Path) -> None:
     whole = checkpoint.Checkpoint(
-        subject={}, progress=checkpoint.Progress(), shared=[np.arange(99)], own=[], sums=[]
+        training_config={},
+        progress=checkpoint.Progress(),
+        shared=[np.arange(99)],
+        per_replica=[],
+        metric_state=[],
     )
     checkpoint.save(whole, "checkpoints/a")
     file = Path("checkpoints/a", checkpoint.FILE_NAME)
@@ -253,7 +272,7 @@ def test_a_damaged_checkpoint_is_named(here: Path) -> None:
     flipped[len(content) // 2] ^= 1
     for damaged in (b"", b"PK", content[:-9], bytes(flipped)):
         file.write_bytes(damaged)
-        said = r"the checkpoint in 'checkpoints/a' is damaged \(.*\): delete the folder to start anew"
+        said = r"the checkpoint in 'checkpoints/a' is damaged \(.*\): delete the folder to start from the beginning"
         with pytest.raises(DatasetError, match=said):
             checkpoint.load("checkpoints/a")
 
@@ -262,33 +281,34 @@ def test_a_checkpoint_is_what_was_saved(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     arrays = [random.normal(size=(3, 4)).astype(np.float32), np.array([7, 8], np.uint32), np.float32(0.1)]
     saved = checkpoint.Checkpoint(
-        subject={"weights": {"ä": 1.5}, "columns": ["a"]},
-        progress=checkpoint.Progress(step=7, history=[{"loss": 0.1}], extras=[{"x": 0.0}], seconds=1.5),
+        training_config={"weights": {"ä": 1.5}, "columns": ["a"]},
+        progress=checkpoint.Progress(step=7, history=[{"loss": 0.1}], seconds=1.5),
         shared=[np.asarray(a) for a in arrays] * 60,  # more than ten: their order is kept
-        own=[random.normal(size=(2, 3))],
-        sums=[],
+        per_replica=[random.normal(size=(2, 3))],
+        metric_state=[],
     )
     checkpoint.save(saved, str(tmp_path / "a/b"))
     found = checkpoint.load(str(tmp_path / "a/b"))
     assert found is not None
-    assert (found.subject, found.progress) == (saved.subject, saved.progress)
-    for mine, theirs in ((found.shared, saved.shared), (found.own, saved.own), (found.sums, saved.sums)):
+    assert (found.training_config, found.progress) == (saved.training_config, saved.progress)
+    for group in checkpoint.GROUPS:
+        mine, theirs = getattr(found, group), getattr(saved, group)
         assert [(a.dtype, a.shape, a.tobytes()) for a in mine] == [
             (a.dtype, a.shape, a.tobytes()) for a in theirs
         ]
     assert [p.name for p in (tmp_path / "a/b").iterdir()] == [checkpoint.FILE_NAME]
     assert checkpoint.load(str(tmp_path / "nowhere")) is None
-    json.dumps(found.subject)
+    json.dumps(found.training_config)
 
 
 @given(st.integers(1, 20), st.integers(1, 9), st.data())
 def test_parts_are_the_rest_of_the_steps(steps: int, epochs: int, data: st.DataObject) -> None:
     step = data.draw(st.integers(0, steps * epochs))
     made: list[tuple[int, int]] = []
-    for part in _parts(step, steps=steps, epochs=epochs):
-        assert part.first_step == step + len(made)
-        assert part.first_epoch == part.first_step // steps
-        for epoch in range(part.first_epoch, part.epochs):
-            made += [(epoch, number) for number in range(part.steps)]
+    for call in _fit_calls(step, steps_per_epoch=steps, epochs=epochs):
+        assert call.first_step == step + len(made)
+        assert call.first_epoch == call.first_step // steps
+        for epoch in range(call.first_epoch, call.last_epoch):
+            made += [(epoch, number) for number in range(call.steps)]
     assert len(made) == steps * epochs - step
     assert [epoch for epoch, _ in made] == [i // steps for i in range(step, steps * epochs)]

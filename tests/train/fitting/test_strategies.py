@@ -68,9 +68,9 @@ def worker(dataset: str) -> dict[str, Any]:
     """One of two workers, which go on with what one replica began."""
     models.build = plain
     options = TrainOptions(**{**trainings.SETTINGS, "strategy": "multi_worker"})
-    fitted = fit(dataset, options, run="a")
+    result = fit(dataset, options, run="a")
     seen = trainings.Recorder.seen
-    return {"history": fitted.history, "seen": seen, "chief": fitted.chief}
+    return {"history": result.history, "seen": seen, "is_chief": result.is_chief}
 
 
 def jax(dataset: str) -> dict[str, Any]:
@@ -218,7 +218,7 @@ def check_that_what_replicas_have_of_their_own_is_resumed_to_the_bit(found: dict
 
 def check_that_two_workers_go_on_as_one_and_the_chief_writes(found: dict[str, Any]) -> None:
     chief, other = found["worker 0"], found["worker 1"]
-    assert (chief["chief"], other["chief"]) == (True, False)
+    assert (chief["is_chief"], other["is_chief"]) == (True, False)
     assert chief["history"] == other["history"]
     assert close(chief["history"], found["mirrored"]["alone"])
     both = [sorted(pair) for pair in zip(chief["seen"], other["seen"], strict=True)]
@@ -257,7 +257,11 @@ def test_many_devices_train_as_one_does(numbered: str, tmp_path: Path) -> None:
             "",
             "replicas 2 with strategy 'none': set strategy to mirrored",
         ),
-        ({"strategy": "mirrored", "replicas": 999}, "", "replicas 999: the devices here are /device:CPU:0"),
+        (
+            {"strategy": "mirrored", "replicas": 999},
+            "",
+            "replicas 999: this machine has the devices /device:CPU:0",
+        ),
         (
             {"strategy": "multi_worker"},
             "",
