@@ -67,31 +67,25 @@ def build_column(
         DatasetError: there is no usable manifest.
         BuildError: too many clips were quarantined, another build is running, or a worker failed.
     """
-    with contextlib.ExitStack() as stack:
-        manifest = stack.enter_context(Manifest(storage.join(dataset, FILE_NAME)))
+    with Manifest(storage.join(dataset, FILE_NAME)) as manifest:
         job = plan_build(dataset, recipe, manifest, shards=shards)
-        stack.enter_context(_lock(job))
-        _remove_leftovers(job)
-        weights = shard_weights(manifest, job.description.shards)
-        order = balance_shards(weights, workers or available_cores())
-        with ProgressMonitor(recipe.name, clips=manifest.num_clips, shards=len(order)) as progress:
+        with _lock(job):
+            _remove_leftovers(job)
+            weights = shard_weights(manifest, job.description.shards)
+            order = balance_shards(weights, workers or available_cores())
+            with ProgressMonitor(recipe.name, clips=manifest.num_clips, shards=len(order)) as progress:
 
-            def add_transform(pipeline: Any) -> None:
-                from reelmill.pipelines.build.shard_transform import BuildShards
+                def add_transform(pipeline: Any) -> None:
+                    from reelmill.pipelines.build.shard_transform import BuildShards
 
-                _ = pipeline | BuildShards(job=job, shards=order, progress=progress.address)
+                    _ = pipeline | BuildShards(job=job, shards=order, progress=progress.address)
 
-            counters = run_graph(add_transform, beam_options=beam_options, workers=workers)
-        totals = write_tables(job, num_clips=manifest.num_clips)
-        if totals.failed_share > max_quarantine:
-            expected = totals.expected_quarantine
-            reasons = ", ".join(f"{count} {reason}" for reason, count in totals.reasons.items())
-            raise BuildError(
-                f"{totals.quarantined - expected} of {totals.clips - expected} clips are quarantined, more than "
-                f"max_quarantine = {max_quarantine:g} allows ({reasons}): see {save_ledger(job)}, repair the clips "
-                "or raise max_quarantine"
-            )
-        publish(job, totals)
+                counters = run_graph(add_transform, beam_options=beam_options, workers=workers)
+            totals = write_tables(job, num_clips=manifest.num_clips)
+            if totals.failed_share > max_quarantine:
+                message = _quarantine_message(totals, max_quarantine=max_quarantine, ledger=save_ledger(job))
+                raise BuildError(message)
+            publish(job, totals)
     names = ("clips_made", "steps_made", "clips_copied", "shards_kept", "shards_resumed")
     work: dict[str, Any] = {name: counters.get(name, 0) for name in names}
     return BuildResult(
@@ -100,6 +94,16 @@ def build_column(
         warnings=recipe.remarks(totals.figures),
         startup_s=progress.startup_s,
         working_s=progress.working_s,
+    )
+
+
+def _quarantine_message(totals: ColumnTotals, *, max_quarantine: float, ledger: str) -> str:
+    expected = totals.expected_quarantine
+    reasons = ", ".join(f"{count} {reason}" for reason, count in totals.reasons.items())
+    return (
+        f"{totals.quarantined - expected} of {totals.clips - expected} clips are quarantined, more than "
+        f"max_quarantine = {max_quarantine:g} allows ({reasons}): see {ledger}, repair the clips "
+        "or raise max_quarantine"
     )
 
 

@@ -33,14 +33,13 @@ def build_shard(
         on_progress: called with ``clips`` and ``frames``, the numbers of clips and steps since the last call.
 
     Returns:
-        The work that it took, with the names of Beam's counters: ``clips``, ``steps`` (of all written clips),
-        ``clips_made`` and ``steps_made`` (for which the recipe was run), ``clips_copied`` (from the published column),
-        ``clips_quarantined``, ``bytes_written``, ``shards_kept`` (the published one), ``shards_resumed``.
+        The work that it took: the fields of :class:`BuildResult` from ``clips_made`` to ``shards_resumed``, without
+        those that are 0.
     """
     with Manifest(job.manifest_path) as manifest:
         clips = list(manifest.clips(split=shard.split, hash_start=shard.hash_start, hash_end=shard.hash_end))
     clip_ids = [clip.clip_id for clip in clips]
-    counters = Counter(clips=len(clips))
+    counters: Counter[str] = Counter()
     with contextlib.ExitStack() as stack:
 
         def open_slice(column: str) -> ColumnSlice:
@@ -64,12 +63,9 @@ def build_shard(
                 counters["shards_kept"] = 1
             else:
                 part = _write_shard(job, plan, _outcomes(plan, stored, make, counters), on_progress)
-                counters["bytes_written"] = part.file_bytes
             write_part(job, shard, part)
-    counters["steps"] = sum(row["steps"] for row in part.index)
-    counters["clips_quarantined"] = len(clips) - len(part.index)
     if counters["shards_resumed"] or counters["shards_kept"]:
-        on_progress(clips=len(clips), frames=counters["steps"])
+        on_progress(clips=len(clips), frames=sum(row["steps"] for row in part.index))
     return counters
 
 
@@ -116,7 +112,7 @@ def _outcomes(
         if outcome is not None:
             counters["clips_copied"] += 1
         else:
-            # That a stored record is damaged shows only now: `new` began without this clip.
+            # A damaged record is noticed only now. The clip is not among those of `new`, so it is made separately.
             outcome = next(make([planned.clip]) if previous else new)
             counters["clips_made"] += planned.clip.probe_error is None
             counters["steps_made"] += outcome.steps if isinstance(outcome, Payload) else 0
