@@ -1,4 +1,4 @@
-"""What an adapter gives: entries, one per labelled clip, before any video is opened."""
+"""Interface of collections: an adapter lists the clips of a raw collection before any video is opened."""
 
 import re
 from collections.abc import Iterator
@@ -9,32 +9,32 @@ from reelmill.datasets import storage
 from reelmill.datasets.errors import DatasetError
 
 SPLIT = re.compile(r"[a-z0-9_]+")
-"""What a split may be called; it becomes part of shard names."""
+"""Valid names of splits; they are part of shard names."""
 LARGEST_US = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One labelled clip as a collection lists it.
+    """Labelled clip as a collection lists it.
 
     Raises:
-        DatasetError: a field is not what its description says.
+        DatasetError: a field has an invalid value.
     """
 
     clip_id: str
-    """Unique in the collection, and the same in every listing, whatever else is added or removed."""
+    """Unique in the collection. It stays the same when other clips are added or removed."""
     video: str
-    """Path relative to the collection's root, with ``/`` and without ``.`` or ``..``; or a URL."""
+    """Path relative to the root of the collection, with ``/`` and without ``.`` or ``..``; or a URL."""
     split: str
     """``train``, ``val``, ``test`` or another word of ``[a-z0-9_]``."""
     labels: tuple[str, ...] = ()
-    """Class names; none for an unlabelled clip, several for a multi-label one."""
+    """Class names: none for an unlabelled clip, several for a multi-label one."""
     start_us: int | None = None
-    """First presentation time inside the clip, in µs on the video's own timeline; None: its beginning."""
+    """First presentation time inside the clip, in µs; None: the beginning of the video."""
     end_us: int | None = None
-    """First presentation time after the clip; None: the video's end."""
+    """First presentation time after the clip, in µs; None: the end of the video."""
     media_id: str
-    """Names the video; clips cut from one video share it."""
+    """Name of the video. Clips of one video share it."""
 
     def __post_init__(self) -> None:
         for name in ("clip_id", "video", "media_id", "split"):
@@ -66,7 +66,7 @@ class Entry:
 
 def _check_text(name: str, text: object) -> None:
     if not isinstance(text, str) or not text:
-        raise DatasetError(f"{name} = {text!r} must be text and not empty")
+        raise DatasetError(f"{name} = {text!r} must be a string that is not empty")
     if "\0" in text:
         raise DatasetError(f"{name} = {text!r} holds a NUL character")
     try:
@@ -77,26 +77,26 @@ def _check_text(name: str, text: object) -> None:
 
 @runtime_checkable
 class Collection(Protocol):
-    """A raw data set whose layout an adapter knows."""
+    """Raw collection, read by an adapter that knows its layout."""
 
     @property
     def name(self) -> str:
-        """Default name of datasets made from it; safe in file names."""
+        """Default name of datasets built from it, with characters that are valid in file names."""
 
     def labels(self) -> list[str]:
-        """Class names; a label's index is its place here. The same in every call."""
+        """Return the class names in the order of their indices, the same in every call."""
 
     def entries(self) -> Iterator[Entry]:
-        """All clips, in any order, listed as they are asked for.
+        """Yield all clips in any order.
 
         Raises:
-            UsageError: the collection is not there, or not laid out as its options say.
-            DatasetError: a list that came with it is malformed.
+            UsageError: the collection is missing, or its layout does not match its options.
+            DatasetError: a list of the collection is malformed.
         """
 
 
 def safe_name(root: str) -> str:
-    """A dataset name from the last part of a root folder.
+    """Return a name for a dataset, from the last part of its root.
 
     >>> safe_name("/videos/my set (2)/"), safe_name("gs://bucket/--"), safe_name("/")
     ('my-set-2', 'videos', 'videos')

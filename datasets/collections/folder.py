@@ -1,8 +1,7 @@
-"""Class-per-directory collections: ``run/a.mp4``, or ``train/run/a.mp4``.
+"""Collections with one folder per class: ``run/a.mp4``, or ``train/run/a.mp4``.
 
-The usual layout of a collection of one's own. A video's class is the folder it lies in, at any depth; what
-lies in no class folder is unlabelled. Nothing is opened: whatever has a video's suffix is listed, and probing
-tells what it is.
+The class of a video is the name of its class folder, which may have subfolders. Videos outside of class folders are
+unlabelled. Every file with a video's suffix is listed, and none is opened: that is left to probing.
 """
 
 import logging
@@ -19,49 +18,35 @@ from reelmill.datasets.errors import UsageError
 
 logger = logging.getLogger(__name__)
 
-VIDEO_SUFFIXES = (
-    *(
-        ".3g2",
-        ".3gp",
-        ".asf",
-        ".avi",
-        ".divx",
-        ".dv",
-        ".flv",
-        ".f4v",
-        ".gif",
-        ".ivf",
-        ".m1v",
-        ".m2ts",
-        ".m2v",
-    ),
-    *(".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogg"),
-    *(".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
+VIDEO_SUFFIXES = tuple(
+    ".3g2 .3gp .asf .avi .divx .dv .flv .f4v .gif .ivf .m1v .m2ts .m2v .m4v .mjpeg .mjpg .mkv .mov .mp4 .mpeg .mpg "
+    ".mts .mxf .nut .ogg .ogm .ogv .qt .rm .rmvb .ts .vob .webm .wmv .y4m".split()
 )
 SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-"""Names that make a top folder a split, and the split that each means."""
+"""Names of top folders that are splits, and the split of each."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Folder:
-    """A folder per class, or a folder per split with a folder per class inside."""
+    """Collection with a folder per class, or a folder per split with a folder per class inside."""
 
     root: str
-    """Local folder that holds the class or split folders."""
+    """Local folder with the class or split folders."""
     extensions: tuple[str, ...] | None = VIDEO_SUFFIXES
-    """Suffixes of videos, in any case; null: every file is one."""
+    """Suffixes of videos, in upper or lower case; null: every file is a video."""
     splits: Literal["auto", "folders", "hash"] = "auto"
-    """``folders``: the top folders are splits. ``hash``: they are classes, and splits are drawn by ``val`` and
-    ``test``. ``auto``: the former where all of them are called train, val, valid, validation or test."""
+    """``folders``: the top folders are splits. ``hash``: they are classes, and a hash decides the splits, with the
+    shares ``val`` and ``test``. ``auto``: ``folders`` if all of them are called train, val, valid, validation or test,
+    otherwise ``hash``."""
     val: float = 0.1
-    """Share of the videos that a hash of their path puts into ``val``; only without split folders."""
+    """Share of ``val`` if a hash of the path decides the splits."""
     test: float = 0.1
-    """Share that it puts into ``test``."""
+    """Share of ``test`` if a hash of the path decides the splits."""
 
     def __post_init__(self) -> None:
         if storage.is_url(self.root):
             raise UsageError(
-                f"root = {self.root!r}: folder lists local folders only; give the videos' URLs in a table instead"
+                f"root = {self.root!r}: folder lists local folders only; list URLs of videos in a table instead"
             )
         if self.extensions is not None and not all(e.strip(".") for e in self.extensions or [""]):
             raise UsageError(
@@ -71,19 +56,19 @@ class Folder:
 
     @property
     def name(self) -> str:
-        """The root folder's own name."""
+        """Name of the root folder."""
         return safe_name(os.path.abspath(self.root))
 
     def labels(self) -> list[str]:
-        """The class folders' names, sorted; those without videos too, so that emptying one moves no other."""
+        """Return the sorted names of the class folders, including empty ones, so that indices stay the same."""
         tops = self._split_folders()
         parents = [self.root] if tops is None else [os.path.join(self.root, top) for top in tops]
         return sorted({_text(child) for parent in parents for child in _subfolders(parent)})
 
     def entries(self) -> Iterator[Entry]:
-        """All videos; ``clip_id`` and ``media_id`` are the path below the root, suffix included.
+        """Yield all videos. ``clip_id`` and ``media_id`` are the path relative to the root with its suffix.
 
-        Files with other suffixes are counted and named in one line of the log.
+        A warning in the log counts the files with other suffixes.
 
         Raises:
             UsageError: there is no video, a name is not UTF-8, or a folder cannot be read.
@@ -96,8 +81,10 @@ class Folder:
             count += 1
         others = ", ".join(f"{files} {suffix}" for suffix, files in sorted(ignored.items()))
         if not count:
-            wanted = "of any suffix" if self.extensions is None else f"({' '.join(sorted(self._suffixes()))})"
-            raise UsageError(f"no videos {wanted} below {self.root!r}; other files: {others or 'none'}")
+            suffixes = (
+                "of any suffix" if self.extensions is None else f"({' '.join(sorted(self._suffixes()))})"
+            )
+            raise UsageError(f"no videos {suffixes} below {self.root!r}; other files: {others or 'none'}")
         if ignored:
             logger.warning("%s: ignored files without a video's suffix: %s", self.root, others)
 
@@ -111,14 +98,14 @@ class Folder:
             label = parts[1] if len(parts) > 2 else None
         else:
             raise UsageError(
-                f"{path!r} lies in none of the split folders {', '.join(sorted(tops))} of {self.root!r}: "
+                f"{path!r} is in none of the split folders {', '.join(sorted(tops))} of {self.root!r}: "
                 "move it into one, or set splits: hash"
             )
         labels = () if label is None else (label,)
         return Entry(clip_id=path, video=path, media_id=path, split=split, labels=labels)
 
     def _split_folders(self) -> dict[str, str] | None:
-        """Top folder to split, or None where top folders are classes."""
+        """Return the split of each top folder; None if top folders are classes."""
         if self.splits == "hash":
             return None
         tops = sorted(_subfolders(self.root))
@@ -133,8 +120,8 @@ class Folder:
         classes = [top for top in tops if top not in SPLIT_FOLDERS]
         if splits and classes:
             raise UsageError(
-                f"{self.root!r} holds {splits[0]!r}, which may be a split, beside {classes[0]!a}: "
-                "set splits: folders or splits: hash to say what top folders are"
+                f"{self.root!r} has the top folders {splits[0]!r}, which may be a split, and {classes[0]!a}: "
+                "set splits: folders if they are splits, splits: hash if they are classes"
             )
         return {top: SPLIT_FOLDERS[top] for top in splits} or None
 
@@ -153,33 +140,38 @@ class Folder:
                 yield _text(path)
 
 
-def _walk(root: str, below: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, bool]]:
-    """Paths relative to the root and whether each is a file; ``above`` are the folders on the way here.
+def _walk(root: str, path: str, parents: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, bool]]:
+    """Yield the path of each file relative to the root, and whether it is a regular file.
 
-    Links are followed, except to a folder that one is already inside of. A broken link counts as a file: the
-    scan then says that the video is missing, instead of nobody saying anything.
+    Links are followed, except to a parent folder. A broken link counts as a file, so that the scan reports a missing
+    video.
+
+    Args:
+        root: root folder.
+        path: folder to list, relative to the root.
+        parents: device and inode of the folders that contain it.
     """
-    folder = os.path.join(root, below) if below else root
+    folder = os.path.join(root, path) if path else root
     subfolders = []
     try:
         stat = os.stat(folder)
-        here = (stat.st_dev, stat.st_ino)
-        if here in above:
-            logger.warning("%a is a link to a folder above it: not followed", folder)
+        identity = (stat.st_dev, stat.st_ino)
+        if identity in parents:
+            logger.warning("%a is a link to a folder that contains it: not followed", folder)
             return
         with os.scandir(folder) as children:
             for child in children:
-                path = f"{below}/{child.name}" if below else child.name
+                child_path = f"{path}/{child.name}" if path else child.name
                 if child.name.startswith("."):
                     continue
                 if _is_folder(child):
-                    subfolders.append(path)
+                    subfolders.append(child_path)
                 else:
-                    yield path, _is_file(child)
+                    yield child_path, _is_file(child)
     except OSError as error:
         raise UsageError(f"cannot list {folder!a}: {error.strerror}") from None
-    for path in subfolders:
-        yield from _walk(root, path, (*above, here))
+    for subfolder in subfolders:
+        yield from _walk(root, subfolder, (*parents, identity))
 
 
 def _subfolders(folder: str) -> list[str]:
@@ -198,12 +190,12 @@ def _is_folder(child: os.DirEntry[str]) -> bool:
 
 
 def _is_file(child: os.DirEntry[str]) -> bool:
-    """Whether a child that is no folder may be listed: a file or a broken link, but no pipe or device."""
+    """Return whether an entry is a file or a broken link, and not a pipe or device."""
     return (child.is_symlink() and not os.path.exists(child.path)) or child.is_file()
 
 
 def _text(name: str) -> str:
-    """``name`` itself, unless it could not be stored as text."""
+    """Return ``name`` unchanged. Raise UsageError if it is not valid UTF-8."""
     try:
         name.encode()
     except UnicodeEncodeError:

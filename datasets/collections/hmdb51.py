@@ -14,24 +14,24 @@ _LISTS = "testTrainMulti_7030_splits"
 _FIX = f"set the option 'annotations' to the folder of the official split files ({_LISTS})"
 _SPLITS = {"0": "unused", "1": "train", "2": "test"}
 _REPLACED = str.maketrans(dict.fromkeys("!()[]&;", "_"))
-"""How other copies of the collection spell the names; all of them stay unique."""
+"""Characters that some copies of the collection replace in file names; the names stay unique."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hmdb51:
-    """``<class>/<clip>.avi`` with ``testTrainMulti_7030_splits/<class>_test_splitN.txt``.
+    """HMDB51: ``<class>/<clip>.avi`` with ``testTrainMulti_7030_splits/<class>_test_splitN.txt``.
 
-    A video that a split file names is an entry whether it is on disk or not.
+    Videos in the split files are entries even if their files are missing.
     """
 
     root: str
-    """Folder that holds the 51 class folders."""
+    """Folder with the 51 class folders."""
     annotations: str | None = None
-    """Folder of the official split files; null: ``testTrainMulti_7030_splits`` below the root."""
+    """Folder of the official split files; null: ``testTrainMulti_7030_splits`` in the root."""
     fold: Literal[1, 2, 3] = 1
-    """Which of the three official splits."""
+    """Number of the official split."""
     unused: bool = False
-    """Whether the clips that are in neither train nor test of the fold are listed, as the split ``unused``."""
+    """Whether clips that are neither in train nor in test are listed, in a split ``unused``."""
 
     @property
     def name(self) -> str:
@@ -39,24 +39,22 @@ class Hmdb51:
         return "hmdb51"
 
     def labels(self) -> list[str]:
-        """The classes that have a split file for the fold, sorted."""
+        """Return the classes with a split file of the fold, sorted."""
         ending = f"_test_split{self.fold}.txt"
-        # the class may hold "_" itself, so the ending is cut off rather than the name split
-        labels = [
-            file.removesuffix(ending) for file in storage.list_names(self._folder) if file.endswith(ending)
-        ]
+        files = storage.list_names(self._folder)
+        labels = [file.removesuffix(ending) for file in files if file.endswith(ending)]
         if not labels:
             raise UsageError(f"no <class>{ending} in {self._folder!r}: {_FIX}")
         return sorted(labels)
 
     def entries(self) -> Iterator[Entry]:
-        """The clips of the fold; ``clip_id`` is the official file name without ``.avi``.
+        """Yield the clips of the fold. ``clip_id`` is the official file name without ``.avi``.
 
-        Where a file is there only under the name with ``_`` for each of ``! ( ) [ ] & ;``, that is the entry's
-        video; its ``clip_id`` stays the official one.
+        ``video`` is the official file name too, or that with ``_`` for each of ``! ( ) [ ] & ;`` if only such a file
+        exists.
 
         Raises:
-            UsageError: the split files are not there.
+            UsageError: the split files are missing.
             DatasetError: a line of one is malformed.
         """
         for label in self.labels():
@@ -70,12 +68,12 @@ class Hmdb51:
                 if number == "0" and not self.unused:
                     continue
                 replaced = file.translate(_REPLACED)
-                found = replaced if file not in on_disk and replaced in on_disk else file
+                existing = replaced if file not in on_disk and replaced in on_disk else file
                 stem = file.removesuffix(".avi")
                 yield Entry(
                     clip_id=stem,
                     media_id=stem,
-                    video=f"{label}/{found}",
+                    video=f"{label}/{existing}",
                     split=_SPLITS[number],
                     labels=(label,),
                 )

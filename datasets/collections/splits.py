@@ -1,4 +1,4 @@
-"""Splits drawn by hash, for collections that come without."""
+"""Splits by hash, for collections without splits."""
 
 import hashlib
 
@@ -8,7 +8,7 @@ _SPACE = 1 << 64
 
 
 def check_fractions(*, val: float, test: float) -> None:
-    """Refuse fractions that are no shares of one whole. Raises UsageError."""
+    """Raise UsageError if the shares of ``val`` and ``test`` are not from 0 to 1, or their sum exceeds 1."""
     for name, fraction in (("val", val), ("test", test)):
         if not 0 <= fraction <= 1:
             raise UsageError(f"{name} = {fraction!r} must be a fraction from 0 to 1")
@@ -16,20 +16,26 @@ def check_fractions(*, val: float, test: float) -> None:
         raise UsageError(f"val = {val} and test = {test} together exceed 1")
 
 
-def hash_split(media_id: str, *, val: float, test: float, rest: str = "train") -> str:
-    """The split of a video: a function of its own id, so that adding videos never moves another one.
+def hash_split(media_id: str, *, val: float, test: float, default: str = "train") -> str:
+    """Return the split of a video. It depends on the id alone, so other videos do not change it.
 
-    ``test`` is cut from the low end of the hash and ``val`` from the high end, so that changing one fraction
-    leaves the other's videos where they are.
+    ``test`` has the lowest hashes and ``val`` the highest, so changing one share does not change the videos of the
+    other.
+
+    Args:
+        media_id: name of the video.
+        val: share of ``val``, 0 .. 1.
+        test: share of ``test``, 0 .. 1.
+        default: split of all other videos.
 
     >>> hash_split("run/a.mp4", val=0, test=1), hash_split("run/a.mp4", val=0.0, test=0.0)
     ('test', 'train')
     """
-    # the salt keeps splits independent of the shards, which clip_hash() draws from nearly the same ids
+    # The salt makes splits independent of shards, because clip_hash() hashes nearly the same ids.
     digest = hashlib.blake2b(media_id.encode(), digest_size=8, person=b"reelmill-split").digest()
-    place = int.from_bytes(digest, "big")
-    if place < int(test * _SPACE):
+    hash_value = int.from_bytes(digest, "big")
+    if hash_value < int(test * _SPACE):
         return "test"
-    if place >= _SPACE - int(val * _SPACE):
+    if hash_value >= _SPACE - int(val * _SPACE):
         return "val"
-    return rest
+    return default

@@ -1,7 +1,7 @@
-"""Collections listed in a table: one row per clip, in CSV or Parquet.
+"""Collections listed in a table with one row per clip, as CSV or Parquet.
 
-Columns: ``video`` (required), ``label``, ``split``, ``start`` and ``end`` in seconds, ``clip_id``,
-``media_id``. Further columns are left alone.
+Columns: ``video`` (required), ``label``, ``split``, ``start`` and ``end`` in seconds, ``clip_id``, ``media_id``. Other
+columns are ignored.
 """
 
 import os
@@ -30,73 +30,71 @@ _SECONDS = re.compile(r"-?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d{1,3})?", re.ASCII)
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table of clips, whose videos are paths below the root or URLs.
+    """Table of clips. Their videos are paths relative to the root, or URLs.
 
-    The table is read as a stream; before the first entry it is read through once, so that an error in its
-    last line comes before any video is looked at.
+    The table is read row by row. All rows are checked before the first entry, so that an error in the last row shows
+    before any video is opened.
     """
 
     root: str
     """Folder or URL that the videos' paths are relative to."""
     table: str | None = None
-    """The .csv, .tsv or .parquet file; null: ``clips.csv`` or ``clips.parquet`` below the root."""
+    """The .csv, .tsv or .parquet file; null: ``clips.csv`` or ``clips.parquet`` in the root."""
     delimiter: str | None = None
-    """What separates the cells of a text file; null: a comma, in .tsv a tab."""
+    """Delimiter of the cells of a text file; null: a comma, in .tsv a tab."""
     label_separator: str | None = None
-    """What separates the labels in a cell of several; null: a cell is one label."""
+    """Separator of labels in a cell; null: a cell is one label."""
     class_list: str | None = None
-    """Text file with one class a line, in the order of their indices; null: the table's own labels, sorted."""
+    """Text file with one class per line, in the order of their indices; null: the labels of the table, sorted."""
     default_split: str = "train"
-    """Split of the rows that name none."""
+    """Split of rows without a split."""
     val: float = 0.0
-    """Share of the rows without a split that a hash of their ``media_id`` puts into ``val``."""
+    """Share of ``val`` among rows without a split, decided by a hash of ``media_id``."""
     test: float = 0.0
-    """Share of them that it puts into ``test``."""
+    """Share of ``test`` among rows without a split."""
 
     def __post_init__(self) -> None:
         if self.delimiter is not None and (len(self.delimiter) != 1 or self.delimiter in '"\r\n'):
-            raise UsageError(
-                f"delimiter = {self.delimiter!r} must be one character, and no quote or line end"
-            )
+            raise UsageError(f"delimiter = {self.delimiter!r} must be one character, not a quote or line end")
         if self.label_separator == "":
-            raise UsageError("label_separator = '' must be a text such as '|', or null")
+            raise UsageError("label_separator = '' must be a separator such as '|', or null")
         if not SPLIT.fullmatch(self.default_split):
             raise UsageError(f"default_split = {self.default_split!r} must consist of a-z, 0-9 and _")
         check_fractions(val=self.val, test=self.test)
 
     @property
     def name(self) -> str:
-        """The root folder's own name."""
+        """Name of the root folder."""
         return safe_name(self.root if storage.is_url(self.root) else os.path.abspath(self.root))
 
     def labels(self) -> list[str]:
-        """The classes of ``class_list``; without one the table's own, sorted, by value if all are numbers."""
+        """Return the classes of ``class_list``, or the sorted labels of the table; numbers are sorted by value."""
         if self.class_list is not None:
             return read_labels(self.class_list)
-        found = {label for row in self._rows() for label in self._row_labels(row)}
-        if all(label.isascii() and label.isdecimal() for label in found):
-            return sorted(found, key=lambda label: (int(label), label))
-        return sorted(found)
+        labels = {label for row in self._rows() for label in self._row_labels(row)}
+        if all(label.isascii() and label.isdecimal() for label in labels):
+            return sorted(labels, key=lambda label: (int(label), label))
+        return sorted(labels)
 
     def entries(self) -> Iterator[Entry]:
-        """One entry per row.
+        """Yield one entry per row.
 
-        Without a column of that name, ``media_id`` is the video's path, and ``clip_id`` that path followed by
-        ``@start-end`` in µs where the row has times; so neither changes when rows are added.
+        Without a column of that name, ``media_id`` is the path of the video. ``clip_id`` is that path, followed by
+        ``@start-end`` in µs if the row has times. So neither changes when rows are added.
 
         Raises:
             UsageError: the table cannot be read.
-            DatasetError: it or one of its rows is malformed; the message names the line.
+            DatasetError: the table or a row is malformed; the message names the line.
         """
         self._check()
         for _, entry in self._entries():
             yield entry
 
     def _check(self) -> None:
-        """Read all rows, and refuse a ``clip_id`` that occurs twice. Needs 8 bytes per row."""
+        """Read all rows. Raise DatasetError if a ``clip_id`` occurs twice. This needs 8 bytes of memory per row."""
         hashes = array("Q", (clip_hash(entry.clip_id) for _, entry in self._entries()))
         if not hashes:
-            raise DatasetError(f"{self._path!r} has no rows below its column names")
+            raise DatasetError(f"{self._path!r} has no rows")
         ordered = np.sort(np.frombuffer(hashes, dtype=np.uint64))
         repeated = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
         if not repeated:
@@ -107,7 +105,7 @@ class Table:
                 continue
             if entry.clip_id in first:
                 raise row.error(
-                    f"clip_id {entry.clip_id!r} is that of {first[entry.clip_id]} too; a clip has one row, with "
+                    f"clip_id {entry.clip_id!r} is also in {first[entry.clip_id]}; a clip has one row, with "
                     "several labels in one cell (option label_separator)"
                 )
             first[entry.clip_id] = row.location
@@ -122,7 +120,7 @@ class Table:
             yield row, self._entry(row, labels)
 
     def _entry(self, row: Row, labels: tuple[str, ...]) -> Entry:
-        video = _below(row, self.root)
+        video = _relative_path(row, self.root)
         start_us, end_us = _time_us(row, "start"), _time_us(row, "end")
         if end_us is not None and end_us <= (start_us or 0):
             raise row.error(
@@ -136,7 +134,7 @@ class Table:
             return Entry(
                 clip_id=_text(row, "clip_id") or clip_id,
                 video=video,
-                split=split or hash_split(media_id, val=self.val, test=self.test, rest=self.default_split),
+                split=split or hash_split(media_id, val=self.val, test=self.test, default=self.default_split),
                 labels=labels,
                 start_us=start_us,
                 end_us=end_us,
@@ -164,13 +162,13 @@ class Table:
     def _path(self) -> str:
         if self.table is not None:
             return self.table
-        found = [p for p in (storage.join(self.root, file) for file in DEFAULT_FILES) if storage.exists(p)]
-        if len(found) != 1:
-            which = "both {} and {} are" if found else "neither {} nor {} is"
+        paths = [p for p in (storage.join(self.root, file) for file in DEFAULT_FILES) if storage.exists(p)]
+        if len(paths) != 1:
+            which = "both {} and {} are" if paths else "neither {} nor {} is"
             raise UsageError(
                 f"{which.format(*DEFAULT_FILES)} in {self.root!r}: name the table in the option 'table'"
             )
-        return found[0]
+        return paths[0]
 
 
 def _text(row: Row, column: str) -> str | None:
@@ -183,7 +181,7 @@ def _text(row: Row, column: str) -> str | None:
 
 
 def _time_us(row: Row, column: str) -> int | None:
-    """Seconds as the table writes them, in whole microseconds; decimals are exact."""
+    """Return a cell in seconds as whole microseconds; None if it is empty. Decimal fractions are exact."""
     cell: Any = row.cells.get(column)
     text = str(cell).strip()
     if cell is None or not text:
@@ -196,23 +194,21 @@ def _time_us(row: Row, column: str) -> int | None:
     return int((seconds * 1_000_000).to_integral_value(ROUND_HALF_EVEN))
 
 
-def _below(row: Row, root: str) -> str:
-    """The row's video as a path relative to the root; a URL outside the root stays what it is."""
+def _relative_path(row: Row, root: str) -> str:
+    """Return the video as a path relative to the root; a URL outside of the root is returned unchanged."""
     video = _text(row, "video")
     if video is None or not video.strip():
         raise row.error("video is empty")
     if storage.is_url(root) or storage.is_url(video):
-        below = video.removeprefix(root.rstrip("/") + "/")
-        if below.startswith("/"):
-            raise row.error(
-                f"video {video!r} does not lie below the root {root!r}: give a relative path or a URL"
-            )
-        return below if storage.is_url(below) else posixpath.normpath(below)
+        path = video.removeprefix(root.rstrip("/") + "/")
+        if path.startswith("/"):
+            raise row.error(f"video {video!r} is not in the root {root!r}: use a relative path or a URL")
+        return path if storage.is_url(path) else posixpath.normpath(path)
     path = posixpath.normpath(video)
     if path.startswith("/"):
         for base in (os.path.abspath(root), os.path.realpath(root)):
             if path.startswith(base.rstrip("/") + "/"):
                 return path.removeprefix(base.rstrip("/") + "/")
     if path.startswith(("/", "../")) or path in (".", ".."):
-        raise row.error(f"video {video!r} does not lie below the root {root!r}")
+        raise row.error(f"video {video!r} is not in the root {root!r}")
     return path

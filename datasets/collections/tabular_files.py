@@ -1,4 +1,4 @@
-"""Rows of a CSV or Parquet table, one at a time, each knowing where it stands."""
+"""Rows of a CSV or Parquet file, one at a time, with their position for error messages."""
 
 import csv
 import difflib
@@ -20,34 +20,37 @@ BATCH_ROWS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The cells of one row, those that are empty or null left out."""
+    """Row of a table."""
 
     path: str
     location: str
-    """``line 7`` of a text file (that of the row's end), ``row 3`` of Parquet; both count from 1."""
+    """``line 7`` of a text file (the last line of the row) or ``row 3`` of a Parquet file, counted from 1."""
     cells: dict[str, Any]
+    """Cells by column, without empty cells and nulls."""
 
     def error(self, why: str) -> DatasetError:
-        """The error that says what is wrong with this row."""
+        """Return an error with the position of the row."""
         return DatasetError(f"{self.path}, {self.location}: {why}")
 
 
 def read_rows(path: str, *, columns: Sequence[str], delimiter: str | None = None) -> Iterator[Row]:
-    """The rows of a table, with those of its columns that are wanted.
+    """Yield the rows of a table.
 
     Args:
-        path: file or URL; its suffix tells the format.
-        columns: wanted columns; the first must be there. Others are left out, but one that looks like a
-            wanted column misspelt is an error.
-        delimiter: of a text file; None: ``,`` for .csv and a tab for .tsv.
+        path: path or URL of the file; its suffix decides the format.
+        columns: columns to read; the first is required. Other columns are ignored, unless the name of one looks like a
+            misspelt name in ``columns``.
+        delimiter: delimiter of a text file; None: ``,`` for .csv and a tab for .tsv.
 
     Raises:
-        UsageError: the file cannot be read, or its suffix names no format.
-        DatasetError: it is malformed, or its columns are not what they should be.
+        UsageError: the file cannot be read, or has an unknown suffix.
+        DatasetError: it is malformed, or has wrong columns.
     """
     suffix = path[path.rfind(".") :].lower()
     if suffix not in (*DELIMITERS, PARQUET):
-        raise UsageError(f"{path!r} is no table: its name must end in {', '.join(DELIMITERS)} or {PARQUET}")
+        raise UsageError(
+            f"{path!r} is not a table: its name must end in {', '.join(DELIMITERS)} or {PARQUET}"
+        )
     try:
         file = storage.open_read(path)
     except OSError as error:
@@ -61,7 +64,7 @@ def read_rows(path: str, *, columns: Sequence[str], delimiter: str | None = None
 
 def _text_rows(file: Any, path: str, columns: Sequence[str], delimiter: str) -> Iterator[Row]:
     with io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
-        # strict: a quote that is never closed would otherwise swallow the rest of the file
+        # strict: otherwise, a quote that is never closed takes the rest of the file
         reader = csv.reader(text, delimiter=delimiter, strict=True)
         try:
             header = next(reader, None)
@@ -92,30 +95,28 @@ def _parquet_rows(file: Any, path: str, columns: Sequence[str]) -> Iterator[Row]
         parquet = pq.ParquetFile(file)
         names = parquet.schema_arrow.names
         _check_columns(path, names, columns)
-        wanted = [name for name in columns if name in names]
-        batches = parquet.iter_batches(batch_size=BATCH_ROWS, columns=wanted)
+        batches = parquet.iter_batches(batch_size=BATCH_ROWS, columns=[c for c in columns if c in names])
         rows = (cells for batch in batches for cells in batch.to_pylist())
         for number, cells in enumerate(rows, start=1):
-            # pandas writes a missing number as NaN, the one value that differs from itself
+            # pandas writes missing numbers as NaN, the only value that differs from itself
             row = {key: cell for key, cell in cells.items() if cell not in (None, "") and cell == cell}  # noqa: PLR0124
             yield Row(path, f"row {number}", row)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DatasetError(f"{path!r} is not a readable Parquet file: {one_line(error)}") from None
 
 
-def _check_columns(path: str, found: list[str], columns: Sequence[str]) -> None:
-    present = set(found)
+def _check_columns(path: str, header: list[str], columns: Sequence[str]) -> None:
     for name in columns:
-        if found.count(name) > 1:
+        if header.count(name) > 1:
             raise DatasetError(f"{path!r} has two columns {name!r}")
-    for name in found:
-        lost = [c for c in columns if c not in present]
-        close = difflib.get_close_matches(name.strip().casefold(), lost, n=1, cutoff=0.8)
-        if name not in columns and close:
+    missing = [name for name in columns if name not in header]
+    for name in (name for name in header if name not in columns):
+        similar = difflib.get_close_matches(name.strip().casefold(), missing, n=1, cutoff=0.8)
+        if similar:
             raise DatasetError(
-                f"{path!r} has a column {name!r}: rename it to {close[0]!r} if it is that, or else away"
+                f"{path!r} has a column {name!r}: rename it to {similar[0]!r}, or to something less similar"
             )
-    if columns[0] not in present:
+    if columns[0] in missing:
         raise DatasetError(
-            f"{path!r} has no column {columns[0]!r}; columns found: {', '.join(map(repr, found))}"
+            f"{path!r} has no column {columns[0]!r}; its columns: {', '.join(map(repr, header))}"
         )

@@ -1,4 +1,4 @@
-"""The small text files that come with a collection: one thing a line."""
+"""Text files of a collection with one item per line."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,25 +9,25 @@ from reelmill.datasets.errors import DatasetError, UsageError
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a list that is not blank."""
+    """Line of a text file that is not blank."""
 
     path: str
     number: int
     """Counted from 1."""
     text: str
-    """Without the line end and without blanks around it."""
+    """The line without surrounding white space."""
 
     def error(self, why: str) -> DatasetError:
-        """The error that says what is wrong with this line."""
+        """Return an error with the position and text of the line."""
         return DatasetError(f"{self.path}, line {self.number}: {self.text!r} {why}")
 
 
 def read_lines(path: str, *, fix: str) -> Iterator[Line]:
-    """The lines of a list; UTF-8 with or without a byte order mark, any line ends.
+    """Yield the lines of a file in UTF-8, with or without a byte order mark, with any line ends.
 
     Args:
-        path: file or URL.
-        fix: what to do where there is no such file, for the error message.
+        path: path or URL of the file.
+        fix: what to do if there is no such file, for the error message.
 
     Raises:
         UsageError: the file cannot be read.
@@ -41,23 +41,23 @@ def read_lines(path: str, *, fix: str) -> Iterator[Line]:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path!r} is not UTF-8: {error.reason} at byte {error.start}") from None
-    for number, line in enumerate(text.split("\n"), start=1):  # splitlines() would also cut at U+2028
+    for number, line in enumerate(text.split("\n"), start=1):  # splitlines() also splits at U+2028
         if line.strip():
             yield Line(path, number, line.strip())
 
 
 def read_labels(path: str) -> list[str]:
-    """Class names, one a line; a label's index is its place.
+    """Read class names, one per line, in the order of their indices.
 
     Raises:
         UsageError: the file cannot be read.
-        DatasetError: it names a class twice, or none.
+        DatasetError: a class occurs twice, or there is none.
     """
     labels: dict[str, None] = {}
-    for line in read_lines(path, fix="name a text file with one class a line"):
+    for line in read_lines(path, fix="name a text file with one class per line"):
         if line.text in labels:
-            raise line.error("is named twice")
+            raise line.error("occurs twice")
         labels[line.text] = None
     if not labels:
-        raise DatasetError(f"{path!r} names no class: write one a line")
+        raise DatasetError(f"{path!r} has no class: write one per line")
     return list(labels)

@@ -35,7 +35,7 @@ def test_growing_a_fraction_only_adds_to_it(media_id: str, a: float, b: float) -
 
 @given(st.text())
 def test_extremes(media_id: str) -> None:
-    assert hash_split(media_id, val=0, test=0, rest="dev") == "dev"
+    assert hash_split(media_id, val=0, test=0, default="dev") == "dev"
     assert hash_split(media_id, val=1, test=0) == "val"
     assert hash_split(media_id, val=0, test=1) == "test"
 

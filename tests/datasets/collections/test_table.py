@@ -157,10 +157,10 @@ def test_line_of_a_cell_with_line_ends(write_table: WriteTable) -> None:
     ("content", "told"),
     [
         ("", "is empty"),
-        ("\n", "no column 'video'; columns found: "),
+        ("\n", "no column 'video'; its columns: "),
         ("video,label\n", "has no rows"),
-        ("path,label\na,b\n", "no column 'video'; columns found: 'path', 'label'"),
-        ("video;label\na;b\n", "columns found: 'video;label'"),
+        ("path,label\na,b\n", "no column 'video'; its columns: 'path', 'label'"),
+        ("video;label\na;b\n", "its columns: 'video;label'"),
         ("Video\na\n", "column 'Video': rename it to 'video'"),
         ("video, label\na,b\n", "column ' label': rename it to 'label'"),
         ("video,labels\na,b\n", "column 'labels': rename it to 'label'"),
@@ -179,8 +179,8 @@ def test_line_of_a_cell_with_line_ends(write_table: WriteTable) -> None:
         ("video,end\na,0\n", "line 2: end = 0 must be greater than start = 0"),
         ("video,label\n,b\n", "line 2: video is empty"),
         ("video,label\n ,b\n", "line 2: video is empty"),
-        ("video\n/elsewhere/a.mp4\n", "line 2: video '/elsewhere/a.mp4' does not lie below the root"),
-        ("video\na/../../b\n", "line 2: video 'a/../../b' does not lie below the root"),
+        ("video\n/elsewhere/a.mp4\n", "line 2: video '/elsewhere/a.mp4' is not in the root"),
+        ("video\na/../../b\n", "line 2: video 'a/../../b' is not in the root"),
         ("video\na/..\n", "line 2: video 'a/..'"),
         ("video,split\na,Train\n", "line 2: split = 'Train' must consist of a-z"),
         ("video,split\na,x/y\n", "line 2: split = 'x/y'"),
@@ -188,9 +188,9 @@ def test_line_of_a_cell_with_line_ends(write_table: WriteTable) -> None:
         ("video,label\na,b,c\n", "line 2: 3 cells for 2 columns; quote cells that hold ','"),
         ('video,label\n"a,b\nc,d\n', "line 3: unexpected end of data"),
         ('video,label\n"a"b,c\n', "line 2: "),
-        ("video\na\nb\na\n", "line 4: clip_id 'a' is that of line 2 too; a clip has one row"),
-        ("video,start\na,1\na,1.0\n", "line 3: clip_id 'a@1000000-' is that of line 2"),
-        ("video,clip_id\na,x\nb,x\n", "line 3: clip_id 'x' is that of line 2"),
+        ("video\na\nb\na\n", "line 4: clip_id 'a' is also in line 2; a clip has one row"),
+        ("video,start\na,1\na,1.0\n", "line 3: clip_id 'a@1000000-' is also in line 2"),
+        ("video,clip_id\na,x\nb,x\n", "line 3: clip_id 'x' is also in line 2"),
         (b"video\ncaf\xe9.mp4\n", "is not UTF-8: byte 0xe9"),
         ("video\na\n".encode("utf-16"), "is not UTF-8: byte 0xff"),
     ],
@@ -228,7 +228,7 @@ def test_absolute_paths_become_relative(write_table: WriteTable, tmp_path: Path)
     ):
         path = write_table(f"video\n{given_path}\n").table
         assert one(Table(root=str(link), table=path)).video == "a/b.mp4"
-    with pytest.raises(DatasetError, match=r"does not lie below"):
+    with pytest.raises(DatasetError, match=r"is not in the root"):
         one(Table(root=str(link), table=write_table(f"video\n{root}-2/b.mp4\n").table))
 
 
@@ -258,7 +258,7 @@ def test_where_the_table_is(tmp_path: Path, write_table: WriteTable) -> None:
         table.labels()
     with pytest.raises(UsageError, match=r"cannot read the table 'nothing.csv': No such file"):
         Table(root=str(tmp_path), table="nothing.csv").labels()
-    with pytest.raises(UsageError, match=r"'clips.xlsx' is no table: .*\.csv, \.tsv or \.parquet"):
+    with pytest.raises(UsageError, match=r"'clips.xlsx' is not a table: .*\.csv, \.tsv or \.parquet"):
         Table(root=str(tmp_path), table="clips.xlsx").labels()
 
 
@@ -289,14 +289,14 @@ def test_parquet_types(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "told"),
     [
-        ({"path": ["a"]}, "no column 'video'; columns found: 'path'"),
+        ({"path": ["a"]}, "no column 'video'; its columns: 'path'"),
         ({"video": [1.5]}, "row 1: video = 1.5 must be text"),
         ({"video": ["a", None]}, "row 2: video is empty"),
         ({"video": ["a"], "start": [True]}, "row 1: start = True"),
         ({"video": ["a"], "end": [float("inf")]}, "row 1: end = inf"),
         ({"video": ["a"], "label": [["x", None]]}, "row 1: label = "),
         ({"video": ["a"], "label": [[1]]}, "row 1: label = "),
-        ({"video": ["a", "a"]}, "row 2: clip_id 'a' is that of row 1"),
+        ({"video": ["a", "a"]}, "row 2: clip_id 'a' is also in row 1"),
         ({"video": pa.array([], pa.string())}, "has no rows"),
     ],
 )

@@ -28,8 +28,8 @@ def test_labels_keep_their_order(tmp_path: Path) -> None:
     path.write_text("zebra\nski jumping\nape\n")
     assert read_labels(str(path)) == ["zebra", "ski jumping", "ape"]
     path.write_text("zebra\nape\nzebra\n")
-    with pytest.raises(DatasetError, match=r"classes.txt, line 3: 'zebra' is named twice"):
+    with pytest.raises(DatasetError, match=r"classes.txt, line 3: 'zebra' occurs twice"):
         read_labels(str(path))
     path.write_text("\n")
-    with pytest.raises(DatasetError, match=r"names no class"):
+    with pytest.raises(DatasetError, match=r"has no class"):
         read_labels(str(path))

@@ -99,7 +99,7 @@ def test_groups_can_become_val(make_files: MakeFiles) -> None:
         ({"classInd": b"1 A\r\n3 B\r\n"}, "classInd.txt, line 2: '3 B' should be '2 <Class>'"),
         ({"classInd": b"0 A\r\n"}, "classInd.txt, line 1: '0 A' should be '1 <Class>'"),
         ({"classInd": b"1 A\r\n2 A\r\n"}, "classInd.txt, line 2: '2 A'"),
-        ({"trainlist01": b"YoYo/v_YoYo_g03_c01.avi 2\r\n"}, "should give 'YoYo' the number 3"),
+        ({"trainlist01": b"YoYo/v_YoYo_g03_c01.avi 2\r\n"}, "should have the number 3 of 'YoYo'"),
         ({"testlist01": b"\r\nYo/v_Yo_g01_c01.avi\r\n"}, "testlist01.txt, line 2: .*the class 'Yo'"),
         ({"testlist01": b"v_YoYo_g01_c01.avi\r\n"}, "should be '<Class>/v_<Class>_gGG_cCC.avi'"),
         ({"testlist01": b"YoYo/../v_YoYo_g01_c01.avi\r\n"}, "should be"),
