@@ -75,11 +75,12 @@ class StoredClip:
 
 
 def _rows_by_clip(path: str, clip_ids: list[str]) -> dict[str, dict[str, Any]]:
-    """Read the rows of some clips from an index or ledger; the whole table is never in memory."""
+    """Read the rows of some clips from an index or ledger."""
     in_slice = pc.field("clip_id").isin(pa.array(clip_ids, pa.string()))
     with storage.open_read(path) as file:
-        rows = pq.read_table(file, filters=in_slice).to_pylist()
-    return {row["clip_id"]: row for row in rows}
+        # Without threads and buffering ahead, only a few row groups of a large table are in memory at a time.
+        table = pq.read_table(file, filters=in_slice, use_threads=False, pre_buffer=False)
+    return {row["clip_id"]: row for row in table.to_pylist()}
 
 
 def missing_source(clip_id: str, sources: Mapping[str, ColumnSlice]) -> str | None:

@@ -198,7 +198,7 @@ CLIPS = [
 
 
 @pytest.mark.real
-@pytest.mark.skipif(not REAL.exists(), reason="the real clips are not beside the repository")
+@pytest.mark.skipif(not REAL.exists(), reason="the real clips are not next to the repository")
 @pytest.mark.parametrize("clip", CLIPS, ids=lambda clip: Path(clip).parts[1])
 def test_flow_of_stored_frames_is_that_of_the_video(clip: str) -> None:
     """Flow of our JPEG frames equals flow of the frames that ffmpeg alone decodes and scales, to within 0.1 pixels.

@@ -16,7 +16,7 @@ REAL = Path(__file__).parents[3].parent / "shared" / "real"
 
 pytestmark = [
     pytest.mark.real,
-    pytest.mark.skipif(not REAL.exists(), reason="the real clips are not beside the repository"),
+    pytest.mark.skipif(not REAL.exists(), reason="the real clips are not next to the repository"),
 ]
 
 
