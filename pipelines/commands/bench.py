@@ -2,12 +2,11 @@
 
 import json
 import os
-import tempfile
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 from rich.table import Table
 
 from reelmill.datasets import storage
@@ -21,14 +20,16 @@ LOADING = (
     *("columns", "split", "batch_size", "clip_frames", "stride", "crop", "flip", "shuffle_shards"),
     *("deterministic", "memory_mib", "service"),
 )
-"""Options of a run that loading depends on."""
-TURNS = 3
-"""Each way is measured so often, in turn with the others: what disturbs the machine disturbs all alike."""
+"""Options of a run that affect loading."""
+TRIALS = 3
+"""Trials of each variant, alternating with those of the others, so that load on the machine affects all of them."""
+QUIET_SPREAD = 0.25
+"""Relative difference between trials of one variant above which the machine is called busy."""
 
 
 @click.group("bench")
 def command() -> None:
-    """Measure what this host can do, before anyone rents others."""
+    """Measure what this host can do, before you rent others."""
 
 
 @command.command("loader")
@@ -45,17 +46,17 @@ def command() -> None:
     "--step-ms",
     type=click.FloatRange(min=0, min_open=True),
     metavar="MS",
-    help="Milliseconds that a step of one replica takes when it does not wait for input.",
+    help="Milliseconds of a step of one replica that does not wait for input.",
 )
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0, min_open=True),
     default=4.0,
     show_default=True,
-    help=f"Seconds that each way is measured, in {TURNS} turns.",
+    help=f"Seconds of measurement per variant, in {TRIALS} trials.",
 )
 @click.option("--json", "json_file", metavar="FILE", help="Figures  [metrics/loader/RUN.throughput.json].")
-@click.option("--plot", "plot_file", metavar="FILE", help="Picture  [plots/loader/RUN.png].")
+@click.option("--plot", "plot_file", metavar="FILE", help="Chart  [plots/loader/RUN.png].")
 @parameter_options(TrainSection, only=LOADING)
 def loader(
     run: str | None,
@@ -68,101 +69,92 @@ def loader(
     plot_file: str | None,
     **values: Any,
 ) -> None:
-    """Measure clips/s of this dataset on this host, against what replicas need, and what would give more.
+    """Measure the clips/s that this host loads, compare them with what training needs, and try faster options.
 
-    RUN is an entry of the section runs of params.yaml; it may be left out where there is only one. Its batch_size
-    is divided among the replicas, and --step-ms is the time that one of them takes for its part.
+    RUN is an entry of the section runs of params.yaml; it may be omitted if there is only one. Its batch_size is
+    divided among the replicas, and --step-ms is the time that one of them takes for its part.
     """
     content = read_params(params)
     run = chosen_run(content, run, command="reelmill bench loader")
-    given = given_options(values, TrainSection) | ({"replicas": replicas} if replicas else {})
-    options = run_options(content, run, given)
+    overrides = given_options(values, TrainSection) | ({"replicas": replicas} if replicas else {})
+    options = run_options(content, run, overrides)
     path = dataset_path(content, dataset)
-    Manifest(storage.join(path, FILE_NAME)).close()  # a wrong path shows before TensorFlow takes its seconds
-    need = _need(options, step_ms)
+    Manifest(
+        storage.join(path, FILE_NAME)
+    ).close()  # report a wrong path before the slow import of TensorFlow
 
-    from reelmill.train.benchmark.report import Supply
+    from reelmill.train.benchmark.report import RequiredRate, ThroughputReport
     from reelmill.train.keras_setup import quiet_import
 
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # loading needs no GPU, and would take its memory
+    replica_batch, remainder = divmod(options.batch_size, options.replicas or 1)
+    if remainder:
+        raise UsageError(
+            f"batch_size {options.batch_size} cannot be divided among {options.replicas} replicas"
+        )
+    required = None
+    if step_ms is not None:
+        required = RequiredRate(replicas=options.replicas or 1, replica_batch=replica_batch, step_ms=step_ms)
+    os.environ["CUDA_VISIBLE_DEVICES"] = (
+        "-1"  # loading needs no GPU, but TensorFlow would allocate its memory
+    )
     with quiet_import():
         from reelmill.train.benchmark import measure
 
-    cores = len(os.sched_getaffinity(0))
-    with tempfile.TemporaryDirectory(prefix="reelmill-") as folder:
-        ways = measure.ways(path, options, folder)
-        interrupted = _measure(ways, seconds / TURNS)
-    if not ways[0].rates:
+    variants = measure.variants(path, options)
+    interrupted = _run_trials(variants, seconds / TRIALS)
+    if not variants[0].rates:
         say("interrupted before anything was measured")
         raise click.exceptions.Exit(130)
-    supply = Supply(list(ways), cores=cores, step_clips=options.batch_size, need=need)
-    _show(supply)
-    figures = json_file or storage.join(options.metrics, "loader", f"{run}.throughput.json")
-    picture = plot_file or storage.join(options.plots, "loader", f"{run}.png")
-    text = json.dumps({"run": run, **supply.to_json()}, indent=2, ensure_ascii=False) + "\n"
-    storage.write_bytes(figures, text.encode())
-    storage.write_bytes(picture, supply.picture())
-    say(f"figures in {figures}, picture in {picture}")
-    say(supply.verdict())
+    report = ThroughputReport(
+        variants, cores=len(os.sched_getaffinity(0)), batch_size=options.batch_size, required=required
+    )
+    _print_table(report)
+    json_file = json_file or storage.join(options.metrics, "loader", f"{run}.throughput.json")
+    plot_file = plot_file or storage.join(options.plots, "loader", f"{run}.png")
+    text = json.dumps({"run": run, **report.to_json()}, indent=2, ensure_ascii=False) + "\n"
+    storage.write_bytes(json_file, text.encode())
+    storage.write_bytes(plot_file, report.chart_png())
+    say(f"figures in {json_file}, chart in {plot_file}")
+    say(report.verdict())
     if interrupted:
-        say("interrupted: what was measured by then is above")
+        say("interrupted: the table shows what was measured before")
         raise click.exceptions.Exit(130)
 
 
-def _need(options: TrainSection, step_ms: float | None) -> Any:
-    from reelmill.train.benchmark.report import Need
-
-    replicas = options.replicas or 1
-    if options.batch_size % replicas:
-        raise UsageError(f"batch_size {options.batch_size} cannot be divided among {replicas} replicas")
-    if step_ms is None:
-        return None
-    return Need(replicas=replicas, batch=options.batch_size // replicas, step_ms=step_ms)
-
-
-def _measure(ways: Any, seconds: float) -> bool:
-    """Measure every way in several turns; True where the user interrupted it."""
+def _run_trials(variants: Any, seconds: float) -> bool:
+    """Run all trials of all variants; return True if the user interrupted them."""
     console = Console(stderr=True)
-    with Progress(
-        TextColumn("[bold]{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-        console=console,
-        disable=not console.is_terminal,
-    ) as progress:
-        task = progress.add_task("loader", total=TURNS * len(ways))
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("loader", total=TRIALS * len(variants))
         try:
-            for turn in range(TURNS):
-                for way in ways:
-                    progress.update(task, description=way.name)
-                    way.turn(seconds)
+            for trial in range(1, TRIALS + 1):
+                for variant in variants:
+                    progress.update(task, description=variant.name)
+                    variant.run_trial(seconds)
                     progress.advance(task)
                     if progress.disable:
-                        done = f"turn {turn + 1} of {TURNS}, {way.name}: {way.rates[-1]:,.1f} clips/s"
-                        click.echo(done, err=True)
+                        result = f"{variant.name}: {variant.rates[-1]:,.1f} clips/s"
+                        click.echo(f"trial {trial} of {TRIALS}, {result}", err=True)
         except KeyboardInterrupt:
             return True
     return False
 
 
-def _show(supply: Any) -> None:
-    """The table of all ways: with a frame on a terminal, plain elsewhere."""
+def _print_table(report: Any) -> None:
+    """Print the table of all variants, with borders only on a terminal."""
     console = Console()
+    table = Table(pad_edge=False)
     if not console.is_terminal:
-        console = Console(width=120, no_color=True, highlight=False)
-    table = Table(title=None, box=None if not console.is_terminal else Table().box, pad_edge=False)
-    table.add_column("way", no_wrap=True)
-    for name in ("clips/s", "gives", "busy cores"):
+        console, table.box = Console(width=120, no_color=True, highlight=False), None
+    table.add_column("variant", no_wrap=True)
+    for name in ("clips/s", "gain", "busy cores"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("costs")
-    for way in supply.ways.values():
-        gives = "" if way is supply.now else f"x{supply.gain(way):.2f}"
-        table.add_row(way.name, f"{way.clips_per_second:,.1f}", gives, f"{way.busy_cores:.1f}", way.costs)
+    table.add_column("cost")
+    for m in report.measurements:
+        gain = "" if m is report.current else f"x{report.gain(m):.2f}"
+        table.add_row(m.name, f"{m.clips_per_second:,.1f}", gain, f"{m.busy_cores:.1f}", m.cost)
     console.print(table)
-    quiet = supply.spread < 0.25
     say(
-        f"turns of one and the same way differ by up to {supply.spread:.0%}"
-        + ("" if quiet else ": something else uses this machine; repeat when it is quiet")
+        f"trials of the current options differ by up to {report.spread:.0%}"
+        + ("" if report.spread < QUIET_SPREAD else ": the machine is busy; repeat when it is not")
     )

@@ -1,228 +1,193 @@
-"""What a host delivers held against what training needs: arithmetic, words and a picture. Imports no TensorFlow."""
+"""Throughput of the loader compared with the rate that training requires: figures, verdict and chart.
+
+Imports no TensorFlow.
+"""
 
 import io
-import math
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-COMFORTABLE = 0.8
-"""Share of the clips/s delivered up to which steps wait less than 1 % (``benchmarks/input_wait.py``)."""
+ENOUGH_SHARE = 0.8
+"""Required share of the throughput up to which steps wait less than 1 % (measured by ``benchmarks/input_wait.py``)."""
 NOISE = 0.03
-"""Gains below this are no gains, however quiet the machine."""
+"""Gains below this are never reported as gains."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Need:
-    """What the replicas take."""
+class RequiredRate:
+    """The rate at which all replicas together consume clips."""
 
     replicas: int
-    """How many compute at the same time."""
-    batch: int
-    """Clips that each takes in one step."""
+    """Number of replicas."""
+    replica_batch: int
+    """Clips that one replica takes per step."""
     step_ms: float
-    """Milliseconds that a step takes when it does not wait for input."""
+    """Milliseconds of a step that does not wait for input."""
 
     @property
     def clips_per_second(self) -> float:
-        """Over all replicas.
+        """Clips per second over all replicas.
 
-        >>> Need(replicas=8, batch=16, step_ms=250).clips_per_second
+        >>> RequiredRate(replicas=8, replica_batch=16, step_ms=250).clips_per_second
         512.0
         """
-        return self.replicas * self.batch * 1000 / self.step_ms
+        return self.replicas * self.replica_batch * 1000 / self.step_ms
 
     def __str__(self) -> str:
-        each = f"{self.replicas} replica{'s' if self.replicas > 1 else ''} x {self.batch} clips"
-        return f"{each} / {self.step_ms:g} ms = {self.clips_per_second:,.0f} clips/s"
+        replicas = f"{self.replicas} replica{'s' if self.replicas > 1 else ''}"
+        per_second = f"{self.clips_per_second:,.0f} clips/s"
+        return f"{replicas} x {self.replica_batch} clips / {self.step_ms:g} ms = {per_second}"
 
 
 @dataclass(slots=True, kw_only=True)
-class Measured:
-    """One way of loading, and what was measured of it so far."""
+class Measurement:
+    """Sum of the trials of one variant of the loading options."""
 
     name: str
-    """What is done, as ``crop: 160``."""
-    costs: str
-    """What it costs, in words; empty for how it is now."""
-    reference: str | None = None
-    """Name of the way that it is compared with; None: it is compared with none."""
-    cores: int | None = None
-    """Cores that it was given; None: all."""
-    knob: bool = True
-    """Whether somebody short of clips would do it."""
+    """The changed options, as ``crop: 160``."""
+    cost: str
+    """Disadvantage of the change; empty for the current options."""
     clips: int = 0
     """Clips loaded."""
     seconds: float = 0.0
-    """Time that it took."""
-    processor_seconds: float = 0.0
-    """Time of processors that it took."""
+    """Duration of all trials."""
+    cpu_seconds: float = 0.0
+    """CPU time of this process during the trials."""
     rates: list[float] = field(default_factory=list)
-    """Clips per second of each turn."""
+    """Clips per second of each trial."""
 
-    def add(self, *, clips: int, seconds: float, processor_seconds: float) -> None:
-        """Count a turn."""
+    def add_trial(self, *, clips: int, seconds: float, cpu_seconds: float) -> None:
+        """Add the figures of one trial."""
         self.clips += clips
         self.seconds += seconds
-        self.processor_seconds += processor_seconds
+        self.cpu_seconds += cpu_seconds
         self.rates.append(clips / seconds)
 
     @property
     def clips_per_second(self) -> float:
-        """Over all turns."""
+        """Throughput over all trials."""
         return self.clips / self.seconds
 
     @property
     def busy_cores(self) -> float:
-        """Processors that were at work on the average."""
-        return self.processor_seconds / self.seconds
+        """Mean number of busy CPU cores."""
+        return self.cpu_seconds / self.seconds
 
 
-class Supply:
-    """All that was measured of a dataset on a host.
+class ThroughputReport:
+    """Result of a benchmark of the loader.
 
     Args:
-        ways: in the order of what they cost; the first is how it is now. Those that no turn was measured of,
-            as after an interruption, are left out.
-        cores: of the host.
-        step_clips: clips of one step, over all replicas.
-        need: what is to be delivered; None: only what is delivered is asked.
+        measurements: the current options first, then changes to them, the cheapest first. Measurements without a
+            trial, as after an interruption, are left out.
+        cores: CPU cores of this host.
+        batch_size: clips of one step over all replicas.
+        required: the rate that training requires; None: unknown.
     """
 
     def __init__(
-        self, ways: list[Measured], *, cores: int, step_clips: int, need: Need | None = None
+        self,
+        measurements: Sequence[Measurement],
+        *,
+        cores: int,
+        batch_size: int,
+        required: RequiredRate | None = None,
     ) -> None:
-        self.ways = {way.name: way for way in ways if way.rates}
+        self.measurements = [m for m in measurements if m.rates]
+        self.current = self.measurements[0]
+        """The measurement of the current options."""
         self.cores = cores
-        self.step_clips = step_clips
-        self.need = need
-
-    @property
-    def now(self) -> Measured:
-        """The way that it is now."""
-        return next(iter(self.ways.values()))
+        self.batch_size = batch_size
+        self.required = required
 
     @property
     def spread(self) -> float:
-        """How far the turns of one and the same way lie apart: largest by smallest, less 1."""
-        return max(self.now.rates) / min(self.now.rates) - 1
+        """Relative difference between the fastest and the slowest trial of the current options."""
+        return max(self.current.rates) / min(self.current.rates) - 1
 
-    def gain(self, way: Measured) -> float:
-        """What a way delivers, over what the way that it is compared with delivers; 1 where there is none."""
-        other = self.ways.get(way.reference or "")
-        if other is None:
-            return 1.0
-        # turn by turn: what disturbs the machine disturbs neighbours alike
-        return statistics.median(a / b for a, b in zip(way.rates, other.rates, strict=False))
+    def gain(self, measurement: Measurement) -> float:
+        """Return the throughput relative to the current options: the median over pairs of neighbouring trials.
 
-    def projected(self, way: Measured) -> float:
-        """Clips per second of the whole dataset that way: what is delivered now, times the gain."""
-        return self.now.clips_per_second * self.gain(way)
-
-    def knobs(self) -> list[Measured]:
-        """The ways that give more than the measurement's own noise, cheapest first."""
-        noise = max(NOISE, self.spread)
-        return [way for way in self.ways.values() if way.knob and self.gain(way) > 1 + noise]
-
-    def per_core(self) -> dict[int, float]:
-        """Clips per second by the number of cores, fewest first, the host's own last."""
-        found = {way.cores: self.projected(way) for way in self.ways.values() if way.cores is not None}
-        return {**dict(sorted(found.items())), self.cores: self.now.clips_per_second}
-
-    def cores_needed(self) -> int | None:
-        """Cores like these that would deliver what is needed: extrapolated from the last cores added.
-
-        None where nothing is needed, only one number of cores was measured, or more cores gave nothing.
+        Only neighbouring trials are compared, because the speed of a machine drifts.
         """
-        measured = list(self.per_core().items())
-        if self.need is None or len(measured) < 2:
-            return None
-        (fewer, low), (most, high) = measured[-2:]
-        for_one = (high - low) / (most - fewer)
-        if for_one <= NOISE * high / most:
-            return None
-        return most + max(0, math.ceil((self.need.clips_per_second - high) / for_one))
+        pairs = zip(measurement.rates, self.current.rates, strict=False)
+        return statistics.median(changed / current for changed, current in pairs)
+
+    def improvements(self) -> list[Measurement]:
+        """Return the measurements whose gain exceeds the noise of this benchmark, the cheapest first."""
+        noise = max(NOISE, self.spread)
+        return [m for m in self.measurements if self.gain(m) > 1 + noise]
 
     def verdict(self) -> str:
-        """One line: enough, just enough, or short by how much and what would help."""
-        delivered = self.now.clips_per_second
-        if self.need is None:
-            comfortable_ms = self.step_clips / (COMFORTABLE * delivered) * 1000
+        """Return one line: enough, just enough, or short by how much and which option would help."""
+        rate = self.current.clips_per_second
+        if self.required is None:
+            step_ms = self.batch_size / (ENOUGH_SHARE * rate) * 1000
             return (
-                f"this host delivers {delivered:,.0f} clips/s: enough for steps of {self.step_clips} clips that "
-                f"take {comfortable_ms:,.0f} ms or longer; --step-ms says how long yours take"
+                f"this host delivers {rate:,.0f} clips/s: enough for steps of {self.batch_size} clips that take "
+                f"{step_ms:,.0f} ms or longer; set --step-ms to the duration of your steps"
             )
-        needed, share = self.need.clips_per_second, self.need.clips_per_second / delivered
-        if share <= COMFORTABLE:
-            return f"enough: {self.need} are {share:.0%} of the {delivered:,.0f} that this host delivers"
-        if share <= 1:
+        share = self.required.clips_per_second / rate
+        if share > 1:
             return (
-                f"just enough: {self.need} are {share:.0%} of the {delivered:,.0f} that this host delivers; "
-                f"above {COMFORTABLE:.0%} steps begin to wait"
+                f"short by {1 - 1 / share:.0%}: {self.required}, delivered {rate:,.0f}; {self._advice(share)}"
             )
-        return f"short by {1 - 1 / share:.0%}: {self.need}, delivered {delivered:,.0f}; {self._help(needed)}"
+        comparison = f"{self.required} are {share:.0%} of the {rate:,.0f} that this host delivers"
+        if share <= ENOUGH_SHARE:
+            return f"enough: {comparison}"
+        return f"just enough: {comparison}; above {ENOUGH_SHARE:.0%} steps begin to wait"
 
-    def _help(self, needed: float) -> str:
-        knobs = self.knobs()
-        closing = [way for way in knobs if self.projected(way) >= needed]
-        if closing:
-            return f"cheapest knob that closes the gap: {closing[0].name} (x{self.gain(closing[0]):.2f})"
-        most = max(knobs, key=self.gain, default=None)
-        text = "no single knob closes the gap"
-        if most is not None:
-            text += f": {most.name} gives most (x{self.gain(most):.2f})"
-        cores = self.cores_needed()
-        if cores is not None:
-            text += f"; {cores} cores like these would, or several hosts (extrapolated)"
-        return text
+    def _advice(self, required_gain: float) -> str:
+        improvements = self.improvements()
+        for measurement in improvements:
+            if self.gain(measurement) >= required_gain:
+                return (
+                    f"cheapest option that closes the gap: {measurement.name} (x{self.gain(measurement):.2f})"
+                )
+        if not improvements:
+            return "none of the measured options closes the gap"
+        best = max(improvements, key=self.gain)
+        return f"no single option closes the gap: {best.name} has the largest gain (x{self.gain(best):.2f})"
 
     def to_json(self) -> dict[str, Any]:
-        """All figures, for a file."""
+        """Return all figures, for a file."""
         return {
-            "clips_per_second": round(self.now.clips_per_second, 1),
-            "needed_clips_per_second": self.need and round(self.need.clips_per_second, 2),
+            "clips_per_second": round(self.current.clips_per_second, 1),
+            "needed_clips_per_second": self.required and round(self.required.clips_per_second, 2),
             "cores": self.cores,
-            "clips_per_second_by_cores": {str(n): round(rate, 2) for n, rate in self.per_core().items()},
-            "cores_needed_extrapolated": self.cores_needed(),
             "spread": round(self.spread, 4),
             "ways": [
                 {
-                    "name": way.name,
-                    "clips_per_second": round(way.clips_per_second, 1),
-                    "busy_cores": round(way.busy_cores, 2),
-                    "gain": round(self.gain(way), 4),
-                    "compared_with": way.reference,
+                    "name": m.name,
+                    "clips_per_second": round(m.clips_per_second, 1),
+                    "busy_cores": round(m.busy_cores, 2),
+                    "gain": round(self.gain(m), 4),
                 }
-                for way in self.ways.values()
+                for m in self.measurements
             ],
             "verdict": self.verdict(),
         }
 
-    def picture(self) -> bytes:
-        """A PNG: a bar for each way, and a line where the need is."""
+    def chart_png(self) -> bytes:
+        """Draw a bar for each measurement, and a line at the required rate."""
         from matplotlib.figure import Figure
 
-        ways, helpful = list(self.ways.values()), self.knobs()
-        figure = Figure(figsize=(9, 1.6 + 0.36 * len(ways)), dpi=110, layout="constrained")
+        names = [m.name for m in self.measurements]
+        rates = [self.current.clips_per_second * self.gain(m) for m in self.measurements]
+        labels = [
+            f"{rate:,.0f}  x{self.gain(m):.2f}" for rate, m in zip(rates, self.measurements, strict=True)
+        ]
+        figure = Figure(figsize=(9, 1.6 + 0.36 * len(names)), dpi=110, layout="constrained")
         axes = figure.add_subplot()
-        rates = [self.projected(way) for way in ways]
-        colours = ["#22577a" if w is self.now else "#57a773" if w in helpful else "#b0b7bf" for w in ways]
-        texts = [f"{rate:,.0f}  x{self.gain(way):.2f}" for way, rate in zip(ways, rates, strict=True)]
-        behind = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-        axes.bar_label(axes.barh(range(len(ways)), rates, color=colours), texts, padding=5, bbox=behind)
-        axes.set_yticks(range(len(ways)), [way.name for way in ways])
+        axes.bar_label(axes.barh(names, rates, color="#22577a"), labels, padding=5)
         axes.invert_yaxis()
-        right = max(rates)
-        if self.need is not None:
-            needed = self.need.clips_per_second
-            spare = f"needed, with {1 - COMFORTABLE:.0%} to spare"
-            axes.axvline(needed, color="#c1121f", linewidth=2, label=f"needed: {self.need}")
-            axes.axvline(needed / COMFORTABLE, color="#c1121f", linewidth=1, linestyle=":", label=spare)
-            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, frameon=False, fontsize=9)
-            right = max(right, needed / COMFORTABLE)
-        axes.set_xlim(0, right * 1.16)
-        axes.set(xlabel="clips/s", title=f"What {self.cores} cores deliver, and what would change it")
-        axes.spines[["top", "right"]].set_visible(False)
+        if self.required is not None:
+            axes.axvline(self.required.clips_per_second, color="#c1121f", label=f"required: {self.required}")
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), frameon=False)
+        axes.margins(x=0.16)
+        axes.set(xlabel="clips/s", title=f"Throughput of the loader on {self.cores} cores")
         content = io.BytesIO()
-        figure.savefig(content, format="png", metadata={"Software": None})
+        figure.savefig(content, format="png")
         return content.getvalue()

@@ -45,8 +45,8 @@ def project(stored: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(measure, "WARM_UP_S", 0.0)
-    monkeypatch.setattr(bench_module, "TURNS", 1)
-    # hiding GPUs is for the rest of the process: undone here
+    monkeypatch.setattr(bench_module, "TRIALS", 1)
+    # the command hides GPUs from the whole process: restored here
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     return tmp_path
 
@@ -55,41 +55,41 @@ def bench(*arguments: str) -> Result:
     return CliRunner().invoke(command, ["loader", "--seconds", "0.05", *arguments])
 
 
-def test_table_figures_picture_and_verdict(project: Path) -> None:
-    result = bench("small", "--replicas", "2", "--step-ms", "0.001", "--plot", "here.png")
+def test_table_figures_chart_and_verdict(project: Path) -> None:
+    result = bench("small", "--replicas", "2", "--step-ms", "0.001", "--plot", "chart.png")
     assert result.exit_code == 0, result.output
     figures = json.loads((project / "metrics/loader/small.throughput.json").read_text())
     assert figures["run"] == "small"
     assert figures["needed_clips_per_second"] == 2 * 2 / 1e-6
-    rates = {way["name"]: way["clips_per_second"] for way in figures["ways"]}
-    assert {"as it is", "sample on local disk", "frames.quality: 75", "clip_frames: 1, stride: 2"} < set(
-        rates
-    )
+    rates = {variant["name"]: variant["clips_per_second"] for variant in figures["ways"]}
+    assert list(rates) == ["current options", "clip_frames: 1, stride: 2"]
     assert all(rate > 0 for rate in rates.values())
-    assert figures["clips_per_second"] == rates["as it is"]
+    assert figures["clips_per_second"] == rates["current options"]
     for name, rate in rates.items():
         assert any(line.startswith(name) and f"{rate:,.1f}" in line for line in result.output.splitlines())
     assert result.output.splitlines()[-1] == figures["verdict"]
     assert figures["verdict"].startswith("short by 100%: 2 replicas x 2 clips / 0.001 ms = 4,000,000 clips/s")
-    with Image.open(project / "here.png") as picture:
-        assert picture.width > 500
+    with Image.open(project / "chart.png") as chart:
+        assert chart.width > 500
 
 
-def test_interruption_shows_what_was_measured(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    turns: list[str] = []
+def test_after_an_interruption_the_finished_trials_are_shown(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials: list[str] = []
 
-    def turn(way: Any, seconds: float) -> None:
-        if len(turns) == 2:
+    def run_trial(variant: Any, seconds: float) -> None:
+        if len(trials) == 1:
             raise KeyboardInterrupt
-        turns.append(way.name)
-        way.add(clips=10, seconds=0.5, processor_seconds=1.0)
+        trials.append(variant.name)
+        variant.add_trial(clips=10, seconds=0.5, cpu_seconds=1.0)
 
-    monkeypatch.setattr(measure.Way, "turn", turn)
+    monkeypatch.setattr(measure.LoaderVariant, "run_trial", run_trial)
     result = bench("small", "--step-ms", "400", "--json", "figures.json")
     assert result.exit_code == 130
     assert "enough: 1 replica x 4 clips / 400 ms = 10 clips/s are 50% of the 20" in result.output
     figures = json.loads((project / "figures.json").read_text())
-    assert [way["name"] for way in figures["ways"]] == turns
+    assert [variant["name"] for variant in figures["ways"]] == trials
     result = bench("small")
     assert result.exit_code == 130
     assert result.output.splitlines()[-1] == "interrupted before anything was measured"
@@ -109,14 +109,14 @@ def test_interruption_shows_what_was_measured(project: Path, monkeypatch: pytest
         (["small", "--service", "grpc://localhost:9"], "no tf.data service answers at grpc://localhost:9"),
     ],
 )
-def test_wrong_usage_is_one_line(project: Path, arguments: list[str], message: str) -> None:
+def test_invalid_options_are_rejected(project: Path, arguments: list[str], message: str) -> None:
     result = bench(*arguments)
     assert isinstance(result.exception, UsageError | DatasetError)
     assert message in str(result.exception)
 
 
 @pytest.mark.parametrize("wrong", [["--replicas", "0"], ["--step-ms", "0"], ["--seconds", "-1"]])
-def test_wrong_numbers_name_the_option(project: Path, wrong: list[str]) -> None:
+def test_invalid_numbers_name_the_option(project: Path, wrong: list[str]) -> None:
     result = bench("small", *wrong)
     assert result.exit_code == 2
     assert f"Invalid value for '{wrong[0]}'" in result.output
