@@ -12,11 +12,11 @@ from reelmill.datasets.errors import UsageError
 from reelmill.datasets.manifest import FILE_NAME, Manifest
 
 STANDARD_SPLITS = ("train", "val", "test")
-"""Splits that come first, in this order; others follow sorted by name."""
+"""Splits that are listed first, in this order. Other splits follow, sorted by name."""
 
 
 class Dataset:
-    """What a dataset holds, read from its manifest and indexes; no record is read.
+    """Content of a dataset, read from its manifest and indexes without reading records.
 
     Args:
         path: path or URL of the dataset's folder.
@@ -52,7 +52,7 @@ class Dataset:
         return sorted(column_names(self.path))
 
     def num_clips(self, split: str, *, columns: Sequence[str] = ("frames",)) -> int:
-        """Return the number of clips that every one of these columns holds: those that ``load`` delivers.
+        """Return the number of clips that are in all of these columns: those that ``load`` yields.
 
         Args:
             split: name of the split.
@@ -80,14 +80,13 @@ class Dataset:
     def steps_per_epoch(
         self, split: str, *, batch_size: int, columns: Sequence[str] = ("frames",), training: bool = False
     ) -> int:
-        """Return the number of global batches in one epoch, as ``load`` delivers them with these arguments.
+        """Return the number of global batches in one epoch of ``load`` with these arguments.
 
         Args:
             split: name of the split.
-            batch_size: clips in the global batch, over all replicas.
-            columns: columns that are read together.
-            training: whether clips that do not fill a batch are dropped, as in training; else they make up a
-                smaller last batch.
+            batch_size: number of clips in the global batch of all replicas.
+            columns: names of the columns that are read together.
+            training: whether clips that do not fill a batch are dropped; otherwise, the last batch is smaller.
 
         Raises:
             UsageError: there is no such split or column, or ``batch_size`` is below 1.

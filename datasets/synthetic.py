@@ -1,7 +1,7 @@
-"""Datasets of made-up pictures, written in the format of ``docs/format.md``: for tests and benchmarks.
+"""Synthetic datasets for tests and benchmarks.
 
-No video is decoded: every frame is a crop that wanders over one textured picture per clip, with the spectrum
-of a photograph, so that its JPEG costs as much to decode as a real one.
+No video is decoded: the frames of a clip are moving crops of one texture. It has the spectrum of a photograph, so
+decoding the JPEGs takes as long as with real frames.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,22 +44,22 @@ FRAME_US = 40_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
-    """One clip to write: what the manifest says about it and its frames as JPEG."""
+    """Clip to write: fields of the manifest, and frames as JPEG."""
 
     clip_id: str
     split: str
     labels: Sequence[str]
-    """Class names; each must be in the dataset's list."""
+    """Class names from the dataset's list."""
     jpegs: Sequence[bytes]
-    """One file a frame, 25 a second."""
+    """JPEG of each frame, 25 per second."""
     height: int
-    """Of every frame, in pixels."""
+    """Height of the frames in pixels."""
     width: int
-    """Of every frame, in pixels."""
+    """Width of the frames in pixels."""
 
 
 def texture(height: int, width: int, *, seed: int) -> Image:
-    """A picture [h, w, 3] uint8 whose amplitudes fall with frequency as a photograph's do."""
+    """Return an image [h, w, 3] uint8 whose spectrum decreases with frequency like that of a photograph."""
     random = np.random.default_rng(seed)
     radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :])
     radius[0, 0] = 1.0
@@ -69,25 +69,22 @@ def texture(height: int, width: int, *, seed: int) -> Image:
     return np.ascontiguousarray(np.moveaxis(shaped.clip(0, 255).astype(np.uint8), 0, -1))
 
 
-def encode(image: Image, *, quality: int = 90, more: Sequence[int] = ()) -> bytes:
-    """JPEG of an RGB picture, with halved chroma as ``reelmill frames`` stores it; ``more``: OpenCV's flags."""
-    done, content = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality, *more])
-    assert done
+def encode(image: Image, *, quality: int = 90, flags: Sequence[int] = ()) -> bytes:
+    """Encode an RGB image as JPEG, with 4:2:0 chroma unless OpenCV's ``flags`` override it."""
+    success, content = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality, *flags])
+    assert success
     return bytes(content.tobytes())
 
 
 def wandering_clip(frames: int, height: int, width: int, *, seed: int, quality: int = 90) -> list[bytes]:
-    """JPEGs of a window that drifts over one texture."""
+    """Return JPEGs of a window that moves in a circle over one texture."""
     margin = 32
     picture = texture(height + margin, width + margin, seed=seed)
-    places = np.linspace(0, 2 * np.pi, frames, endpoint=False)
-    return [
-        encode(picture[y : y + height, x : x + width], quality=quality)
-        for y, x in (
-            (round(margin / 2 * (1 + np.sin(p))), round(margin / 2 * (1 + np.cos(p))))
-            for p in places.tolist()
-        )
-    ]
+    jpegs = []
+    for angle in np.linspace(0, 2 * np.pi, frames, endpoint=False).tolist():
+        y, x = round(margin / 2 * (1 + np.sin(angle))), round(margin / 2 * (1 + np.cos(angle)))
+        jpegs.append(encode(picture[y : y + height, x : x + width], quality=quality))
+    return jpegs
 
 
 def write_dataset(
@@ -98,14 +95,14 @@ def write_dataset(
     shards: int = 1,
     parameters: dict[str, Any] | None = None,
 ) -> None:
-    """Write a manifest and a finished column ``frames`` of these clips.
+    """Write a manifest and a finished column ``frames``.
 
     Args:
-        path: folder of the dataset; its last part is the dataset's name.
-        recordings: the clips, in any order.
-        labels: class names; a label's index is its place here.
+        path: folder of the dataset; its last part is the name of the dataset.
+        recordings: the clips in any order.
+        labels: class names in the order of their indices.
         shards: number of shards of every split.
-        parameters: the column's parameters, as ``{"short_side": 256}``.
+        parameters: parameters of the column, as ``{"short_side": 256}``.
     """
     name = path.rstrip("/").rpartition("/")[2]
     table: Any = to_table([_clip(r, list(labels)) for r in recordings])
@@ -116,12 +113,12 @@ def write_dataset(
 
 @dataclass(frozen=True, slots=True)
 class ClipPayload:
-    """What a column is to store for one clip."""
+    """Payload of one clip."""
 
     data: bytes
-    """A serialized SequenceExample."""
+    """Serialized SequenceExample."""
     steps: int
-    """Entries of its main feature list."""
+    """Number of frames, or other steps."""
 
 
 def write_column(
@@ -136,12 +133,12 @@ def write_column(
     """Write a finished column of a dataset.
 
     Args:
-        path: folder of the dataset; its manifest is there.
-        name: of the column.
-        payloads: by ``clip_id``; clips of the manifest that are missing in it are in quarantine.
-        kind: of the column; None: its name.
+        path: folder of the dataset, with a manifest.
+        name: name of the column.
+        payloads: payloads by ``clip_id``; other clips of the manifest are quarantined.
+        kind: kind of the column; None: its name.
         shards: number of shards of every split.
-        parameters: the column's parameters.
+        parameters: parameters of the column.
     """
     with Manifest(storage.join(path, FILE_NAME)) as manifest:
         dataset, clips = manifest.info.dataset, list(manifest.clips())
@@ -174,7 +171,7 @@ def write_column(
 
 
 def frames_payload(jpegs: Sequence[bytes], *, height: int, width: int) -> ClipPayload:
-    """Frames of one clip, 25 a second."""
+    """Return the payload of a clip's frames, 25 per second."""
     context: dict[str, Value | Sequence[Value]] = {
         keys.IMAGE_FORMAT: "JPEG",
         keys.IMAGE_CHANNELS: 3,
@@ -196,19 +193,19 @@ def flow_payload(
     quality: int = 95,
     times_us: Sequence[int] | None = None,
 ) -> ClipPayload:
-    """Optical flow of one clip.
+    """Return the payload of a clip's optical flow.
 
     Args:
-        vectors: [t, h, w, 2] in pixels.
-        saturation: pixels that become 0 and 255.
-        quality: of the JPEGs, whose chroma is not halved.
-        times_us: of each step; None: 25 a second.
+        vectors: flow [t, h, w, 2] in pixels.
+        saturation: displacement in pixels that is stored as 0 or 255.
+        quality: quality of the JPEGs, which have 4:4:4 chroma.
+        times_us: presentation time of each step in µs; None: 25 steps per second.
     """
     steps, height, width, _ = vectors.shape
     stored = np.zeros((steps, height, width, 3), np.uint8)
     stored[..., :2] = np.rint((vectors / (2 * saturation) + 0.5) * 255).clip(0, 255)
-    whole_chroma = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    jpegs = [encode(picture, quality=quality, more=whole_chroma) for picture in stored]
+    full_chroma = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    jpegs = [encode(picture, quality=quality, flags=full_chroma) for picture in stored]
     context: dict[str, Value | Sequence[Value]] = {
         keys.FLOW_FORMAT: "JPEG",
         keys.FLOW_CHANNELS: 3,
@@ -222,16 +219,16 @@ def flow_payload(
 
 
 def features_payload(
-    vectors: ClipFeatures, *, prefix: str, more: Mapping[str, Value | Sequence[Value]] | None = None
+    features: ClipFeatures, *, prefix: str, extra: Mapping[str, Value | Sequence[Value]] | None = None
 ) -> ClipPayload:
-    """Features of one clip; ``more``: further keys of the context, without the prefix."""
-    context, lists = encode_features(vectors, prefix=prefix)
-    context |= {keys.prefixed(prefix, key): value for key, value in (more or {}).items()}
-    return ClipPayload(serialize(context, lists), len(vectors.values))
+    """Return the payload of a clip's features; ``extra`` are further keys of the context, without the prefix."""
+    context, lists = encode_features(features, prefix=prefix)
+    context |= {keys.prefixed(prefix, key): value for key, value in (extra or {}).items()}
+    return ClipPayload(serialize(context, lists), len(features.values))
 
 
 def sound_payload(signal: NDArray[np.floating[Any]], *, rate: int, start_us: int = 0) -> ClipPayload:
-    """Sound of one clip: the whole signal, -1 to 1, as one entry."""
+    """Return the payload of a clip's sound: the signal [samples], -1 .. 1, as one step."""
     prefix = keys.WAVEFORM_PREFIX
     context: dict[str, Value | Sequence[Value]] = {
         keys.prefixed(prefix, keys.FEATURE_SAMPLE_RATE): float(rate),

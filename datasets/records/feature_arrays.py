@@ -1,7 +1,7 @@
-"""Features of a clip in a record: arrays of one shape, one for each step, under a prefix of their own.
+"""Features of a clip in a record: one array per step, all of one shape, with keys that begin with a prefix.
 
-float32 lies in a list of floats, as MediaSequence has it. float16 and quantised uint8 lie in bytes
-(``PREFIX/feature/bytes``), a half and a quarter as long.
+float32 is stored in lists of floats, as in MediaSequence. float16 and quantised uint8 are stored as bytes
+(``PREFIX/feature/bytes``), in a half and a quarter of the space.
 """
 
 import math
@@ -17,21 +17,21 @@ from reelmill.datasets.records import keys
 from reelmill.datasets.records.sequence_example import SequenceExample, Value
 
 StoredDtype = Literal["float32", "float16", "uint8"]
-"""How a value is stored."""
+"""Data types of stored features."""
 
 
 def quantise(
     values: NDArray[np.floating[Any]], *, minimum: float = -2.0, maximum: float = 2.0
 ) -> NDArray[np.uint8]:
-    """Values as uint8, so that :func:`dequantise` gives back what is nearest to them.
+    """Quantise values to uint8 so that :func:`dequantise` returns the nearest values.
 
-    The inverse of YouTube-8M's ``Dequantize``: values outside of what it can give back are clamped. Its feature
-    extractor quantises otherwise, half a step lower: :func:`reelmill.datasets.records.youtube8m.extractor_quantise`.
+    This inverts YouTube-8M's ``Dequantize``. Values outside of its range are clamped. YouTube-8M's feature extractor
+    quantises half a step lower: :func:`reelmill.datasets.records.youtube8m.extractor_quantise`.
 
     Args:
         values: finite floats of any shape.
-        minimum: the value that quantised 0 stands for, but for half a step.
-        maximum: the value that quantised 255 stands for, but for half a step; above ``minimum``.
+        minimum: lower end of the range: the value of 0, up to half a step.
+        maximum: upper end of the range: the value of 255, up to half a step; greater than ``minimum``.
 
     >>> quantise(np.array([-9.0, -2.0, 0.0, 2.0, 9.0])).tolist()
     [0, 0, 127, 255, 255]
@@ -44,9 +44,9 @@ def quantise(
 def dequantise(
     stored: NDArray[np.uint8], *, minimum: float = -2.0, maximum: float = 2.0
 ) -> NDArray[np.float32]:
-    """``x * (max - min) / 255 + (max - min) / 512 + min``, in float32.
+    """Return ``x * (max - min) / 255 + (max - min) / 512 + min`` in float32.
 
-    Source: ``Dequantize`` in YouTube-8M's ``utils.py``, where the bias is 1/512 of the range, not 1/510.
+    Source: ``Dequantize`` in YouTube-8M's ``utils.py``. Its bias is 1/512 of the range, although half a step is 1/510.
 
     >>> dequantise(np.array([0, 255], np.uint8)).tolist()
     [-1.9921875, 2.0078125]
@@ -61,18 +61,18 @@ class ClipFeatures:
     """Features of one clip."""
 
     values: NDArray[Any]
-    """[steps, ...] float32, float16, or uint8 as :func:`quantise` makes it."""
+    """[steps, ...] float32, float16, or uint8 from :func:`quantise`."""
     timestamps_us: Sequence[int]
     """Presentation time of each step in microseconds; strictly increasing."""
     rate: float
     """Steps per second."""
     minimum: float = -2.0
-    """What quantised 0 stands for; without meaning for floats."""
+    """``minimum`` of the quantisation; unused for floats."""
     maximum: float = 2.0
-    """What quantised 255 stands for; without meaning for floats."""
+    """``maximum`` of the quantisation; unused for floats."""
 
     def floats(self) -> NDArray[np.float32]:
-        """The values as float32, dequantised where they are uint8."""
+        """Return the values as float32, dequantised if they are uint8."""
         if self.values.dtype == np.uint8:
             return dequantise(self.values, minimum=self.minimum, maximum=self.maximum)
         return self.values.astype(np.float32)
@@ -83,7 +83,7 @@ FeatureLists = dict[str, Sequence[Value | Sequence[Value]]]
 
 
 def encode_features(vectors: ClipFeatures, *, prefix: str) -> tuple[Context, FeatureLists]:
-    """Context and feature lists: the arguments of :func:`reelmill.datasets.records.sequence_example.serialize`."""
+    """Return context and feature lists for :func:`reelmill.datasets.records.sequence_example.serialize`."""
     values = vectors.values
     dtype = str(values.dtype)
     assert dtype in get_args(StoredDtype), dtype
@@ -111,7 +111,7 @@ def encode_features(vectors: ClipFeatures, *, prefix: str) -> tuple[Context, Fea
 
 
 def decode_features(record: SequenceExample, *, prefix: str) -> ClipFeatures:
-    """The features of a parsed record. Raises DatasetError where it has none of that prefix, or not whole ones."""
+    """Return the features of a parsed record. Raise DatasetError if they are missing or incomplete."""
 
     def context(key: str) -> list[Any]:
         return record.context.get(keys.prefixed(prefix, key), [])
@@ -119,15 +119,15 @@ def decode_features(record: SequenceExample, *, prefix: str) -> ClipFeatures:
     def steps(key: str) -> list[list[Any]]:
         name = keys.prefixed(prefix, key)
         if name not in record.feature_lists:
-            raise DatasetError(f"a record without the list {name!r}")
+            raise DatasetError(f"the record has no feature list {name!r}")
         return record.feature_lists[name]
 
     if not context(keys.FEATURE_DTYPE):
-        raise DatasetError(f"a record without features of the prefix {prefix!r}")
+        raise DatasetError(f"the record has no features with the prefix {prefix!r}")
     dtype = context(keys.FEATURE_DTYPE)[0].decode()
     if dtype not in get_args(StoredDtype):
         raise DatasetError(
-            f"features {prefix!r} of the type {dtype!r}: expected {', '.join(get_args(StoredDtype))}"
+            f"features {prefix!r} have the type {dtype!r}: expected {', '.join(get_args(StoredDtype))}"
         )
     dimensions = context(keys.FEATURE_DIMENSIONS)
     times = steps(keys.FEATURE_TIMESTAMP)
@@ -141,7 +141,7 @@ def decode_features(record: SequenceExample, *, prefix: str) -> ClipFeatures:
             values = np.frombuffer(joined, np.dtype(dtype).newbyteorder("<")).reshape(shape)
     except ValueError:
         raise DatasetError(
-            f"features {prefix!r} are not of the shape {list(shape)} that the record tells"
+            f"features {prefix!r} do not have the shape {list(shape)} that the record gives"
         ) from None
     bounds = {}
     if dtype == "uint8":

@@ -1,6 +1,6 @@
-"""The names of a record's features: MediaSequence's, so that its readers find what they look for.
+"""Keys of the features in a record: those of MediaSequence, which MediaPipe and DMVR read.
 
-Source: ``mediapipe/util/sequence/media_sequence_util.py``; DMVR's builders read the same names.
+Source: ``mediapipe/util/sequence/media_sequence_util.py``.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ FLOW_WIDTH = "FORWARD_FLOW/image/width"
 FLOW_FRAME_RATE = "FORWARD_FLOW/image/frame_rate"
 FLOW_SATURATION = "FORWARD_FLOW/image/saturation"
 
-# These follow a prefix that names what the features are of, as RGB/feature/floats.
+# These keys follow a prefix for the kind of features, as in RGB/feature/floats.
 FEATURE_FLOATS = "feature/floats"
 FEATURE_BYTES = "feature/bytes"
 FEATURE_TIMESTAMP = "feature/timestamp"
@@ -57,7 +57,7 @@ LOG_MEL_PREFIX = "LOG_MEL"
 
 
 def prefixed(prefix: str, key: str) -> str:
-    """The key of a feature of ``prefix``.
+    """Return a key with a prefix.
 
     >>> prefixed("RGB", FEATURE_FLOATS)
     'RGB/feature/floats'
@@ -66,9 +66,9 @@ def prefixed(prefix: str, key: str) -> str:
 
 
 def clip_head(clip: Clip, *, dataset: str) -> bytes:
-    """The head of a clip's record in every column: what the manifest knows, as a SequenceExample.
+    """Return the head of a clip's records: fields of the manifest as a serialized SequenceExample.
 
-    A clip without bounds leaves out ``clip/start/timestamp`` and ``clip/end/timestamp``.
+    Clips without start or end have no ``clip/start/timestamp`` or ``clip/end/timestamp``.
     """
     context: dict[str, Value | Sequence[Value]] = {
         EXAMPLE_ID: clip.clip_id,

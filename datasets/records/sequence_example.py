@@ -1,12 +1,11 @@
 """``tf.train.SequenceExample`` without TensorFlow.
 
-The message classes are built at import from a descriptor that repeats TensorFlow's
-``core/example/{feature,example}.proto`` field by field, in a descriptor pool of their own, so that they
-live beside TensorFlow's in one process. Maps are written in key order: equal content gives equal bytes.
+The message class is built from a descriptor with the fields of TensorFlow's ``core/example/{feature,example}.proto``.
+It has a separate descriptor pool, because one pool cannot hold the messages of TensorFlow too. Keys of maps are sorted,
+so equal content gives equal bytes.
 
-Two serialized SequenceExamples, one after the other, are one SequenceExample with both their maps. Records
-here are made that way (a *head* from the manifest, then a *payload* from the pixels), and columns join
-the same way.
+The concatenation of two serialized SequenceExamples is a SequenceExample with the features of both. Records are
+concatenated from a *head* (fields of the manifest) and a *payload*, and columns are joined in the same way.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -95,11 +94,11 @@ def serialize(
     context: Mapping[str, Value | Sequence[Value]],
     feature_lists: Mapping[str, Iterable[Value | Sequence[Value]]] | None = None,
 ) -> bytes:
-    """Serialize one SequenceExample; equal arguments give equal bytes.
+    """Serialize a SequenceExample. Equal arguments give equal bytes.
 
     Args:
-        context: one feature per key: a single value or a list of values of one type.
-        feature_lists: per key one entry a step; an entry is a single value or a list of values.
+        context: a value, or a list of values of one type, for each key.
+        feature_lists: a value, or a list of values of one type, for each step of each key.
 
     >>> parse(serialize({"clip/start/timestamp": 0, "clip/label/string": ["run"]})).context
     {'clip/label/string': [b'run'], 'clip/start/timestamp': [0]}
@@ -117,18 +116,18 @@ def serialize(
 
 
 class SequenceExample:
-    """A parsed SequenceExample as plain Python containers."""
+    """Parsed SequenceExample in plain Python containers."""
 
     def __init__(self, message: Any) -> None:
         self.context: dict[str, list[Any]] = {
             key: _values(message.context.feature[key]) for key in sorted(message.context.feature)
         }
-        """One list of values per key."""
+        """Values of each key."""
         self.feature_lists: dict[str, list[list[Any]]] = {
             key: [_values(step) for step in message.feature_lists.feature_list[key].feature]
             for key in sorted(message.feature_lists.feature_list)
         }
-        """Per key one list of values for each step."""
+        """Values of each step of each key."""
 
 
 def _values(feature: Any) -> list[Any]:

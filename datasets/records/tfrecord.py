@@ -1,7 +1,7 @@
 """TFRecord framing: length, masked CRC-32C of the length, data, masked CRC-32C of the data.
 
-The format is TensorFlow's (``tensorflow/core/lib/io/record_writer.h``); writing it here keeps TensorFlow
-out of the workers that decode, and gives the exact byte offset of every record.
+The format is TensorFlow's (``tensorflow/core/lib/io/record_writer.h``). It is implemented here because workers that
+decode do not import TensorFlow, and because the index needs the byte offset of every record.
 """
 
 import struct
@@ -18,13 +18,13 @@ FRAMING_BYTES = HEADER_BYTES + FOOTER_BYTES
 
 
 def masked_crc(data: bytes) -> int:
-    """CRC-32C of ``data`` under TensorFlow's mask."""
+    """Return the CRC-32C of ``data``, masked as TensorFlow does."""
     crc: int = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def write_record(file: BinaryIO, data: bytes) -> int:
-    """Append one record. Returns the number of bytes written, ``len(data) + 16``."""
+    """Append one record. Return the number of bytes written, ``len(data) + 16``."""
     length = struct.pack("<Q", len(data))
     file.write(length + struct.pack("<I", masked_crc(length)))
     file.write(data)
@@ -33,14 +33,14 @@ def write_record(file: BinaryIO, data: bytes) -> int:
 
 
 def read_record(file: BinaryIO, *, limit: int | None = None) -> bytes | None:
-    """Read the record at the file's position; None at the end of the file.
+    """Read the record at the current position. Return None at the end of the file.
 
     Args:
-        file: opened at the start of a record.
-        limit: refuse a record longer than this many bytes (a corrupt length must not fill the memory).
+        file: file at the start of a record.
+        limit: longest valid record in bytes, so that a corrupt length does not fill the memory; None: any length.
 
     Raises:
-        CorruptRecordError: the record is cut short or one of its checksums is wrong.
+        CorruptRecordError: the record is truncated, too long, or a checksum is wrong.
     """
     header = file.read(HEADER_BYTES)
     if not header:
@@ -63,7 +63,7 @@ def read_record(file: BinaryIO, *, limit: int | None = None) -> bytes | None:
 
 
 def read_records(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """All records of a file from its start, each with its byte offset. Raises CorruptRecordError."""
+    """Yield all records of a file, each with its byte offset. Raise CorruptRecordError if one is damaged."""
     offset = 0
     while (data := read_record(file)) is not None:
         yield offset, data
@@ -71,10 +71,10 @@ def read_records(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
 
 
 def read_record_at(file: BinaryIO, offset: int, *, size: int) -> bytes:
-    """The record of ``size`` data bytes at ``offset``. Raises CorruptRecordError."""
+    """Read the record at ``offset``. Raise CorruptRecordError if it is damaged or does not have ``size`` bytes."""
     file.seek(offset)
     data = read_record(file, limit=size)
     if data is None or len(data) != size:
-        found = "the end of the file" if data is None else f"{len(data)} bytes"
-        raise CorruptRecordError(f"expected a record of {size} bytes at offset {offset}, found {found}")
+        actual = "the end of the file" if data is None else f"{len(data)} bytes"
+        raise CorruptRecordError(f"expected a record of {size} bytes at offset {offset}, found {actual}")
     return data

@@ -1,8 +1,9 @@
-"""YouTube-8M's frame-level records: a SequenceExample for each video, its features quantised to bytes.
+"""Frame-level records of YouTube-8M: a SequenceExample per video, with features quantised to bytes.
 
-Context ``id`` (bytes) and ``labels`` (int64, none or many); feature lists ``rgb`` and, if there is sound, ``audio``,
-with one string of uint8 for each step. Sources, all in github.com/google/youtube-8m: ``YT8MFrameFeatureReader`` of
-``readers.py``, ``Dequantize`` of ``utils.py`` and ``quantize`` of ``feature_extractor/extract_tfrecords_main.py``.
+Context: ``id`` (bytes) and ``labels`` (int64, any number). Feature lists: ``rgb`` and, for videos with sound,
+``audio``, with one string of uint8 per step. Sources, in github.com/google/youtube-8m:
+``YT8MFrameFeatureReader`` of ``readers.py``, ``Dequantize`` of ``utils.py`` and ``quantize`` of
+``feature_extractor/extract_tfrecords_main.py``.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,41 +22,40 @@ from reelmill.datasets.records.tfrecord import read_records
 RGB, AUDIO = "rgb", "audio"
 """Names of the feature lists."""
 LABEL_NAMES = "label_names.csv"
-"""File with the columns ``label_id,label_name``, as the data set's ``label_names_2018.csv``."""
+"""File with the columns ``label_id,label_name``, like ``label_names_2018.csv`` of YouTube-8M."""
 _IDS = ("id", "video_id")
-"""Keys of the id: today's and that of the release of 2016."""
+"""Keys of the id: the current one, and that of the release of 2016."""
 _SPLITS = {"val": "validate", "valid": "validate", "validation": "validate"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Video:
-    """One record."""
+    """Content of one record."""
 
     video_id: str
     labels: Sequence[int] = ()
-    """Numbers of its classes."""
+    """Indices of the classes."""
     features: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
-    """By the list's name, [steps, d] uint8 as :func:`extractor_quantise` makes it."""
+    """Quantised features [steps, d] uint8 by the name of the list."""
 
     def floats(self, name: str = RGB, *, minimum: float = -2.0, maximum: float = 2.0) -> NDArray[np.float32]:
-        """Features as a reader of YouTube-8M sees them, [steps, d]. Raises KeyError without any of that name."""
+        """Return the features [steps, d] as YouTube-8M's reader dequantises them. Raise KeyError without this list."""
         return dequantise(self.features[name], minimum=minimum, maximum=maximum)
 
 
 def extractor_quantise(
     values: NDArray[np.floating[Any]], *, minimum: float = -2.0, maximum: float = 2.0
 ) -> NDArray[np.uint8]:
-    """Values as uint8, as YouTube-8M's feature extractor quantises them (``quantize``, under Python 3).
+    """Quantise values to uint8 like YouTube-8M's feature extractor (``quantize``, with Python 3).
 
-    ``round((clip(x) - min) * 255 / (max - min))`` in float32, halves to the even number. ``Dequantize`` adds 1/512
-    of the range, so what comes back is too high by half a step on average;
-    :func:`reelmill.datasets.records.feature_arrays.quantise` has no such bias. Both turn what
-    ``Dequantize`` returns into the bytes that it came from.
+    This is ``round((clip(x) - min) * 255 / (max - min))`` in float32, with halves rounded to even. ``Dequantize`` adds
+    1/512 of the range, so dequantised values are half a step too high on average.
+    :func:`reelmill.datasets.records.feature_arrays.quantise` has no such bias. Both invert ``Dequantize``.
 
     Args:
-        values: finite floats of any shape; taken as float32.
-        minimum: becomes 0, as do values below it.
-        maximum: becomes 255, as do values above it.
+        values: finite floats of any shape, converted to float32.
+        minimum: this value and lower ones become 0.
+        maximum: this value and higher ones become 255.
 
     Raises:
         ValueError: a value is not finite.
@@ -64,7 +64,7 @@ def extractor_quantise(
     [0, 0, 128, 128, 255, 255]
     """
     if not np.isfinite(values).all():
-        raise ValueError(f"{np.count_nonzero(~np.isfinite(values)):,} values that are not finite")
+        raise ValueError(f"{np.count_nonzero(~np.isfinite(values)):,} values are not finite")
     clipped = np.clip(values.astype(np.float32), np.float32(minimum), np.float32(maximum))
     steps = (clipped - np.float32(minimum)) * np.float32(255.0 / (maximum - minimum))
     stored: NDArray[np.uint8] = np.rint(steps).clip(0, 255).astype(np.uint8)
@@ -72,7 +72,7 @@ def extractor_quantise(
 
 
 def serialize_video(video: Video) -> bytes:
-    """The serialized SequenceExample; labels in ascending order, as the feature extractor writes them."""
+    """Serialize a record. Labels are in ascending order, as the feature extractor writes them."""
     for name, values in video.features.items():
         assert values.dtype == np.uint8, name
         assert values.ndim == 2, name
@@ -83,10 +83,10 @@ def serialize_video(video: Video) -> bytes:
 
 
 def parse_video(record: bytes) -> Video:
-    """One record, with every feature list whose steps are strings of one length.
+    """Parse a record.
 
     Raises:
-        DatasetError: it is no such record.
+        DatasetError: it is not a record of YouTube-8M, or steps of a feature list differ in length.
     """
     parsed = parse(record)
     ids = [parsed.context[key] for key in _IDS if parsed.context.get(key)]
@@ -96,7 +96,7 @@ def parse_video(record: bytes) -> Video:
     features = {}
     for name, steps in parsed.feature_lists.items():
         if any(len(step) != 1 or not isinstance(step[0], bytes) for step in steps):
-            raise DatasetError(f"video {video_id!r}: {name!r} is not one string of bytes for each step")
+            raise DatasetError(f"video {video_id!r}: {name!r} is not one string of bytes per step")
         lengths = sorted({len(step[0]) for step in steps})
         if len(lengths) > 1:
             raise DatasetError(
@@ -108,11 +108,11 @@ def parse_video(record: bytes) -> Video:
 
 
 def read_videos(path: str) -> Iterator[Video]:
-    """The videos of one TFRecord file, which may be a URL.
+    """Yield the videos of a TFRecord file.
 
     Raises:
         FileNotFoundError: there is no such file.
-        DatasetError: it is damaged, or holds other records.
+        DatasetError: the file is damaged, or has other records.
     """
     with storage.open_read(path) as file:
         try:
@@ -123,7 +123,7 @@ def read_videos(path: str) -> Iterator[Video]:
 
 
 def file_name(split: str, number: int) -> str:
-    """Name of a file, as the data set's ``{train,validate,test}XXXX.tfrecord``.
+    """Return the name of a file, like ``{train,validate,test}XXXX.tfrecord`` of YouTube-8M.
 
     >>> file_name("train", 12), file_name("val", 0)
     ('train0012.tfrecord', 'validate0000.tfrecord')

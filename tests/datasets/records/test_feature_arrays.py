@@ -135,7 +135,7 @@ def whole() -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def test_another_prefix() -> None:
-    with pytest.raises(DatasetError, match="without features of the prefix 'FLOW'"):
+    with pytest.raises(DatasetError, match="has no features with the prefix 'FLOW'"):
         decode_features(parse(serialize(*whole())), prefix="FLOW")
 
 
@@ -143,17 +143,17 @@ def test_another_prefix() -> None:
 def test_a_list_that_is_missing(missing: str) -> None:
     context, lists = whole()
     del lists[missing]
-    with pytest.raises(DatasetError, match=f"a record without the list '{missing}'"):
+    with pytest.raises(DatasetError, match=f"the record has no feature list '{missing}'"):
         decode_features(parse(serialize(context, lists)), prefix="RGB")
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"RGB/feature/dimensions": [2, 3]}, r"not of the shape \[3, 2, 3\]"),
-        ({"RGB/feature/dtype": "uint8"}, r"not of the shape \[3, 2, 2\]"),
-        ({"RGB/feature/dtype": "float64"}, "of the type 'float64': expected float32, float16, uint8"),
-        ({"RGB/feature/dtype": "float32"}, "a record without the list 'RGB/feature/floats'"),
+        ({"RGB/feature/dimensions": [2, 3]}, r"do not have the shape \[3, 2, 3\]"),
+        ({"RGB/feature/dtype": "uint8"}, r"do not have the shape \[3, 2, 2\]"),
+        ({"RGB/feature/dtype": "float64"}, "have the type 'float64': expected float32, float16, uint8"),
+        ({"RGB/feature/dtype": "float32"}, "the record has no feature list 'RGB/feature/floats'"),
     ],
 )
 def test_a_context_that_does_not_fit(changes: dict[str, Any], said: str) -> None:
@@ -165,11 +165,11 @@ def test_a_context_that_does_not_fit(changes: dict[str, Any], said: str) -> None
 def test_lists_of_different_lengths() -> None:
     context, lists = whole()
     lists["RGB/feature/timestamp"] = [0, 1]
-    with pytest.raises(DatasetError, match=r"not of the shape \[2, 2, 2\]"):
+    with pytest.raises(DatasetError, match=r"do not have the shape \[2, 2, 2\]"):
         decode_features(parse(serialize(context, lists)), prefix="RGB")
     context, lists = encode_features(
         ClipFeatures(values=np.ones((2, 2), np.float32), timestamps_us=[0, 1], rate=1.0), prefix="RGB"
     )
     lists["RGB/feature/floats"] = [[1.0], [1.0, 2.0, 3.0]]
-    with pytest.raises(DatasetError, match=r"not of the shape \[2, 2\]"):
+    with pytest.raises(DatasetError, match=r"do not have the shape \[2, 2\]"):
         decode_features(parse(serialize(context, lists)), prefix="RGB")

@@ -167,7 +167,7 @@ def test_the_bias_of_the_extractor() -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_values_that_are_not_finite(value: float) -> None:
-    with pytest.raises(ValueError, match="1 values that are not finite"):
+    with pytest.raises(ValueError, match="1 values are not finite"):
         extractor_quantise(np.array([0.0, value]))
 
 
@@ -178,8 +178,8 @@ def test_values_that_are_not_finite(value: float) -> None:
         (serialize({"labels": [1]}), "it has no 'id'"),
         (serialize({"id": 3}), "it has no 'id'"),
         (serialize({"id": "a"}, {"rgb": [b"ab", b"abc"]}), "video 'a': steps of 'rgb' have 2 to 3 bytes"),
-        (serialize({"id": "a"}, {"rgb": [1.0, 2.0]}), "'rgb' is not one string of bytes for each step"),
-        (serialize({"id": "a"}, {"rgb": [[b"a", b"b"]]}), "'rgb' is not one string of bytes for each step"),
+        (serialize({"id": "a"}, {"rgb": [1.0, 2.0]}), "'rgb' is not one string of bytes per step"),
+        (serialize({"id": "a"}, {"rgb": [[b"a", b"b"]]}), "'rgb' is not one string of bytes per step"),
     ],
 )
 def test_records_of_another_kind(record: bytes, said: str) -> None:

@@ -191,7 +191,7 @@ def test_clips_of_no_steps_are_left_out(made: Callable[..., Path], tmp_path: Pat
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        ("nan", "column 'rgb', clip 'left/1.mp4': 6 values that are not finite"),
+        ("nan", "column 'rgb', clip 'left/1.mp4': 6 values are not finite"),
         ("shape", "features of 'rgb' a step"),
     ],
 )

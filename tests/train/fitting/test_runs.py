@@ -80,7 +80,8 @@ def moving(tmp_path_factory: pytest.TempPathFactory) -> str:
 
     write_column(path, "flow", {c: flow_payload(noisy(c, HEIGHT, WIDTH)) for c in directions}, shards=2)
     motion = {
-        c: features_payload(vectors(noisy(c, 2, 3)), prefix=keys.MOTION_PREFIX, more=size) for c in directions
+        c: features_payload(vectors(noisy(c, 2, 3)), prefix=keys.MOTION_PREFIX, extra=size)
+        for c in directions
     }
     write_column(path, "motion", motion, shards=2)
     for name in ("vectors", "more"):

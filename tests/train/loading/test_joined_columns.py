@@ -125,7 +125,7 @@ def joined(tmp_path_factory: pytest.TempPathFactory) -> str:
         times = [FRAME_US * i for i in range(STEPS)]
         more = {keys.FEATURE_HEIGHT: 2 * HEIGHT, keys.FEATURE_WIDTH: 2 * WIDTH}
         made = ClipFeatures(values=grid_of(clip).astype(np.float16), timestamps_us=times, rate=25.0)
-        return features_payload(made, prefix=keys.MOTION_PREFIX, more=more)
+        return features_payload(made, prefix=keys.MOTION_PREFIX, extra=more)
 
     column("motion", motion)
     column("sound", lambda i: sound_payload(signal_of(i), rate=RATE, start_us=20_000), "audio")
