@@ -30,19 +30,19 @@ DESCRIPTION = ColumnDescription(
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "set" / "frames"
-    made.mkdir(parents=True)
-    (made / "column.json").write_bytes(DESCRIPTION.to_json())
-    pq.write_table(INDEX_SCHEMA.empty_table(), made / "index.parquet")
-    pq.write_table(LEDGER_SCHEMA.empty_table(), made / "ledger.parquet")
-    return made
+    folder = tmp_path / "set" / "frames"
+    folder.mkdir(parents=True)
+    (folder / "column.json").write_bytes(DESCRIPTION.to_json())
+    pq.write_table(INDEX_SCHEMA.empty_table(), folder / "index.parquet")
+    pq.write_table(LEDGER_SCHEMA.empty_table(), folder / "ledger.parquet")
+    return folder
 
 
 def open_column(folder: Path) -> Column:
     return Column(str(folder.parent), folder.name)
 
 
-def test_description_survives(folder: Path) -> None:
+def test_description_round_trip(folder: Path) -> None:
     assert open_column(folder).description == DESCRIPTION
     assert json.loads((folder / "column.json").read_text(encoding="utf-8"))["dataset"] == "säge"
 
@@ -82,7 +82,7 @@ def changed(**changes: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (
             lambda folder: (folder / "column.json").unlink(),
@@ -115,8 +115,8 @@ def changed(**changes: Any) -> str:
         ),
     ],
 )
-def test_readers_say_in_one_line_what_is_wrong(
-    folder: Path, damage: Callable[[Path], Any], said: str
+def test_damaged_files_give_a_one_line_error(
+    folder: Path, damage: Callable[[Path], Any], message: str
 ) -> None:
     damage(folder)
 
@@ -125,7 +125,7 @@ def test_readers_say_in_one_line_what_is_wrong(
         column.index()
         column.ledger()
 
-    with pytest.raises(DatasetError, match=said) as caught:
+    with pytest.raises(DatasetError, match=message) as caught:
         read()
     assert "\n" not in str(caught.value)
     assert str(folder.parent) in str(caught.value)

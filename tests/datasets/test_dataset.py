@@ -60,7 +60,7 @@ def test_clips_are_those_of_all_columns(path: str) -> None:
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("columns", [["frames"], ["numbers"], ["frames", "numbers"]])
-def test_steps_are_the_batches_that_load_delivers(
+def test_steps_per_epoch_equals_the_batches_of_load(
     path: str, columns: list[str], training: bool, tf: object
 ) -> None:
     steps = reelmill.open(path).steps_per_epoch("train", batch_size=3, columns=columns, training=training)
@@ -95,7 +95,7 @@ def test_steps_are_the_batches_that_load_delivers(
         ({"split": "val", "batch_size": 0}, "batch_size 0 must be at least 1"),
     ],
 )
-def test_mistakes_are_one_line(path: str, arguments: dict[str, object], message: str) -> None:
+def test_wrong_arguments_give_a_one_line_error(path: str, arguments: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         reelmill.open(path).steps_per_epoch(**{"batch_size": 2, **arguments})  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)

@@ -78,7 +78,7 @@ def test_shards_partition_the_hash_space(count: int) -> None:
 
 
 @given(st.integers(1, 99_999), st.integers(0, 2**64 - 1))
-def test_every_hash_lies_in_one_shard(count: int, place: int) -> None:
+def test_every_hash_is_in_one_shard(count: int, place: int) -> None:
     expected = place * count // 2**64
     near = range(max(0, expected - 1), min(count, expected + 2))
     holders = [k for k in near if Shard("x", k, count).hash_start <= place < Shard("x", k, count).hash_end]
@@ -94,7 +94,7 @@ def test_halving_shards_merges_neighbours(power: int, place: int) -> None:
     assert Shard("x", parent, count).hash_start == Shard("x", 2 * parent, 2 * count).hash_start
 
 
-def test_every_fact_survives(tmp_path: Path) -> None:
+def test_every_field_survives_a_round_trip(tmp_path: Path) -> None:
     full = Clip(
         clip_id="späße [1]",
         video="a b/c.avi",
@@ -175,8 +175,8 @@ def test_any_slice_equals_brute_force(tmp_path_factory: pytest.TempPathFactory, 
     ends = st.sampled_from([0, *hashes, *(h + 1 for h in hashes), HASH_SPACE])
     hash_start, hash_end = data.draw(ends), data.draw(ends)
     with Manifest(str(path)) as manifest:
-        found = [clip_hash(c.clip_id) for c in manifest.clips(hash_start=hash_start, hash_end=hash_end)]
-    assert found == [h for h in hashes if hash_start <= h < hash_end]
+        selected = [clip_hash(c.clip_id) for c in manifest.clips(hash_start=hash_start, hash_end=hash_end)]
+    assert selected == [h for h in hashes if hash_start <= h < hash_end]
 
 
 @pytest.mark.usefixtures("small_groups")
@@ -207,7 +207,7 @@ def test_bytes_do_not_depend_on_the_order_of_clips(tmp_path: Path) -> None:
     assert one.read_bytes() == other.read_bytes()
 
 
-def test_tables_follow_one_another(tmp_path: Path) -> None:
+def test_tables_are_concatenated(tmp_path: Path) -> None:
     table = to_table(some(30))
     path = tmp_path / "manifest.parquet"
     assert write_tables(str(path), [table.slice(0, 11), table.slice(11, 0), table.slice(11)], INFO) == 30
@@ -220,7 +220,7 @@ def unsorted() -> list[pa.Table]:
 
 
 @pytest.mark.parametrize(
-    ("tables", "said"),
+    ("tables", "message"),
     [
         (
             lambda: [to_table([clip("x"), clip("y"), clip("x", split="val")])],
@@ -230,14 +230,14 @@ def unsorted() -> list[pa.Table]:
         (unsorted, "out of order at clip_id 'clip "),
     ],
 )
-def test_refused_tables_leave_no_file(
-    tmp_path: Path, tables: Callable[[], list[pa.Table]], said: str
+def test_rejected_tables_leave_no_file(
+    tmp_path: Path, tables: Callable[[], list[pa.Table]], message: str
 ) -> None:
     path = tmp_path / "manifest.parquet"
     for before in (None, b"the old manifest"):
         if before:
             path.write_bytes(before)
-        with pytest.raises(DatasetError, match=said):
+        with pytest.raises(DatasetError, match=message):
             write_tables(str(path), tables(), INFO)
         assert [file.read_bytes() for file in tmp_path.iterdir()] == ([before] if before else [])
 
@@ -270,7 +270,7 @@ def with_schema(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda _: None, "no manifest at .*: run `reelmill scan` first"),
         (lambda path: path.write_bytes(b""), "not a readable Parquet file"),
@@ -317,12 +317,12 @@ def with_schema(path: Path) -> None:
         "folder",
     ],
 )
-def test_readers_say_in_one_line_what_is_wrong(
-    tmp_path: Path, make: Callable[[Path], Any], said: str
+def test_damaged_files_give_a_one_line_error(
+    tmp_path: Path, make: Callable[[Path], Any], message: str
 ) -> None:
     path = tmp_path / "manifest.parquet"
     make(path)
-    with pytest.raises((DatasetError, OSError), match=said) as caught, Manifest(str(path)) as manifest:
+    with pytest.raises((DatasetError, OSError), match=message) as caught, Manifest(str(path)) as manifest:
         list(manifest.clips())
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)

@@ -1,4 +1,4 @@
-"""What params.yaml names is found, and values are taken by their arguments' annotations alone."""
+"""Loading of objects by name, and validation of arguments."""
 
 import inspect
 import sys
@@ -11,17 +11,17 @@ from reelmill.datasets import plugins
 from reelmill.datasets.errors import UsageError
 
 
-def test_what_has_the_name_is_given_with_its_module() -> None:
-    module, found = plugins.load_object("collections:OrderedDict", subject="x")
+def test_an_object_is_loaded_with_its_module() -> None:
+    module, loaded = plugins.load_object("collections:OrderedDict", subject="x")
     assert module.__name__ == "collections"
-    assert found is module.OrderedDict
+    assert loaded is module.OrderedDict
 
 
-def test_a_name_that_the_module_lacks_is_none() -> None:
+def test_a_missing_name_gives_none() -> None:
     assert plugins.load_object("collections:nothing_of_this_name", subject="x")[1] is None
 
 
-def test_the_working_directory_is_looked_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_working_directory_is_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "module_beside_params.py").write_text("answer = 42\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
@@ -46,7 +46,7 @@ def test_a_module_that_cannot_be_imported_is_named(place: str) -> None:
         ("anything", inspect.Parameter.empty, "anything"),
     ],
 )
-def test_a_value_is_taken_as_its_annotation_has_it(
+def test_values_are_converted_by_their_annotation(
     value: object, annotation: object, expected: object
 ) -> None:
     assert plugins.validate_value(value, annotation, subject="x") == expected
@@ -56,7 +56,7 @@ def test_a_value_is_taken_as_its_annotation_has_it(
     ("value", "annotation"),
     [("3", int), (3.5, int), (1, bool), ([1, 2, 3], tuple[int, int]), ("x", Literal["a"])],
 )
-def test_a_value_of_another_type_is_refused_in_one_line(value: object, annotation: object) -> None:
+def test_values_of_another_type_give_a_one_line_error(value: object, annotation: object) -> None:
     with pytest.raises(UsageError) as error:
         plugins.validate_value(value, annotation, subject="argument size")
     assert str(error.value).startswith(f"argument size = {value!r}: ")

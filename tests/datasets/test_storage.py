@@ -124,10 +124,10 @@ class FlatStore(_Store, FileSystem):  # type: ignore[misc]
     def delete(self, paths: list[str]) -> None:
         for path in paths:
             if path.endswith("/"):
-                found = [name for name in self.objects if name.startswith(path)]
+                names = [name for name in self.objects if name.startswith(path)]
             else:
-                found = [file.path for file in self.match([path])[0].metadata_list]
-            for name in found:
+                names = [file.path for file in self.match([path])[0].metadata_list]
+            for name in names:
                 del self.objects[name]
 
 
@@ -206,7 +206,7 @@ def put(path: str, content: bytes) -> None:
         file.write(content)
 
 
-def test_every_name_comes_back(base: str) -> None:
+def test_any_name_can_be_written_listed_and_read(base: str) -> None:
     for number, name in enumerate([*NAMES, *DECOYS]):
         put(storage.join(base, name), b"x" * number)
     assert storage.list_names(base) == sorted([*NAMES, *DECOYS])
@@ -224,7 +224,7 @@ def test_every_name_comes_back(base: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_remove_takes_one_file_and_no_other(base: str, name: str) -> None:
+def test_remove_deletes_one_file_only(base: str, name: str) -> None:
     for each in [*NAMES, *DECOYS]:
         put(storage.join(base, each), b"x")
     storage.remove(storage.join(base, name))
@@ -267,7 +267,7 @@ def test_write_bytes_that_fails_leaves_the_old_content(base: str, monkeypatch: p
     assert storage.list_names(base) == ["a[1].txt"]
 
 
-def test_a_reader_never_meets_half_a_file(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_never_sees_a_partial_file(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the moment of the rename the target is whole, and old; there is no other moment."""
     path = storage.join(base, "file")
     storage.write_bytes(path, b"old")
@@ -303,7 +303,7 @@ def test_remove_folder(base: str) -> None:
     assert storage.list_names(base) == ["frame", "framesd"]
 
 
-def test_what_is_not_there(base: str) -> None:
+def test_missing_files_and_folders(base: str) -> None:
     nothing = storage.join(base, "nothing")
     assert not storage.exists(nothing)
     assert storage.list_names(nothing) == []
@@ -335,10 +335,10 @@ def test_modified_ns(base: str) -> None:
 @pytest.mark.parametrize(
     ("path", "folder"), [("a/b/c", "a/b/"), ("/c", "/"), ("c", ""), ("gs://bucket/c", "gs://bucket/")]
 )
-def test_temporary_names_lie_beside_their_target(path: str, folder: str) -> None:
-    made = {storage.temporary_name(path) for _ in range(50)}
-    assert len(made) == 50
-    for name in made:
+def test_temporary_files_are_in_the_folder_of_their_target(path: str, folder: str) -> None:
+    names = {storage.temporary_name(path) for _ in range(50)}
+    assert len(names) == 50
+    for name in names:
         assert name.startswith(folder)
         assert "/" not in name[len(folder) :]
         assert name.startswith(f"{folder}.")
@@ -387,9 +387,9 @@ def test_a_column_is_built_in_a_store_and_verifies(
     built = build(base)
     assert (built.written, built.quarantined, built.steps, built.clips_made) == (5, 1, 30, 5)
     assert storage.list_names(base) == ["frames", "manifest.parquet"]
-    found = verify_dataset(base)
-    assert found.problems == []
-    assert (found.clips, found.columns, found.records) == (6, 1, 5)
+    report = verify_dataset(base)
+    assert report.problems == []
+    assert (report.clips, report.columns, report.records) == (6, 1, 5)
     column = Column(base, "frames")
     content = {}
     for shard in column.description.shard_list():

@@ -77,14 +77,14 @@ def dataset(built: Path, tmp_path: Path) -> Path:
 
 def shards_of(dataset: Path) -> list[Path]:
     """The shards of the frames column that hold records, the longest first."""
-    found = [p for p in (dataset / "frames").iterdir() if ".tfrecord-" in p.name and p.stat().st_size]
-    return sorted(found, key=lambda p: -p.stat().st_size)
+    shards = [p for p in (dataset / "frames").iterdir() if ".tfrecord-" in p.name and p.stat().st_size]
+    return sorted(shards, key=lambda p: -p.stat().st_size)
 
 
 def problems(dataset: Path) -> list[str]:
-    found = verify_dataset(str(dataset)).problems
-    assert all("\n" not in problem for problem in found)
-    return found
+    lines = verify_dataset(str(dataset)).problems
+    assert all("\n" not in problem for problem in lines)
+    return lines
 
 
 def edit(path: Path, change: Callable[[list[dict[str, Any]]], Any]) -> None:
@@ -95,13 +95,13 @@ def edit(path: Path, change: Callable[[list[dict[str, Any]]], Any]) -> None:
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
 
 
-def test_a_whole_dataset_is_all_well(dataset: Path) -> None:
+def test_an_intact_dataset_has_no_problems(dataset: Path) -> None:
     seen: list[str] = []
-    found = verify_dataset(str(dataset), on_shard=seen.append)
-    assert found.problems == []
-    assert (found.clips, found.columns, found.shards, found.records) == (10, 2, 8, 18)
+    report = verify_dataset(str(dataset), on_shard=seen.append)
+    assert report.problems == []
+    assert (report.clips, report.columns, report.shards, report.records) == (10, 2, 8, 18)
     files = list(dataset.glob("*/*.tfrecord-*"))
-    assert found.bytes == sum(p.stat().st_size for p in files)
+    assert report.bytes == sum(p.stat().st_size for p in files)
     assert sorted(seen) == sorted(f"{p.parent.name}/{p.name}" for p in files)
 
 
@@ -123,9 +123,9 @@ def test_a_byte_changed_anywhere_in_a_shard(dataset: Path) -> None:
                 damaged = bytearray(content)
                 damaged[position] ^= 1 << dice.randrange(8)
                 shard.write_bytes(bytes(damaged))
-                found = problems(dataset)
-                assert len(found) == 1, position
-                assert f"frames/{shard.name}: record {row['row']} (clip {row['clip_id']!r})" in found[0]
+                lines = problems(dataset)
+                assert len(lines) == 1, position
+                assert f"frames/{shard.name}: record {row['row']} (clip {row['clip_id']!r})" in lines[0]
         shard.write_bytes(content)
     assert problems(dataset) == []
 
@@ -134,9 +134,9 @@ def test_a_byte_changed_anywhere_in_a_shard(dataset: Path) -> None:
 def test_truncated(dataset: Path, lost: int) -> None:
     shard = shards_of(dataset)[0]
     shard.write_bytes(shard.read_bytes()[:-lost])
-    found = problems(dataset)
-    assert any(f"frames/{shard.name}: record" in p and "cut short" in p for p in found)
-    assert any(f"frames/{shard.name}" in p and "bytes long" in p for p in found)
+    lines = problems(dataset)
+    assert any(f"frames/{shard.name}: record" in p and "cut short" in p for p in lines)
+    assert any(f"frames/{shard.name}" in p and "bytes long" in p for p in lines)
 
 
 def test_emptied(dataset: Path) -> None:
@@ -169,9 +169,9 @@ def test_swapped_shards(dataset: Path) -> None:
     content = one.read_bytes()
     one.write_bytes(other.read_bytes())
     other.write_bytes(content)
-    found = problems(dataset)
-    assert any(f"frames/{one.name}: record 0" in p for p in found)
-    assert any(f"frames/{other.name}: record 0" in p for p in found)
+    lines = problems(dataset)
+    assert any(f"frames/{one.name}: record 0" in p for p in lines)
+    assert any(f"frames/{other.name}: record 0" in p for p in lines)
 
 
 def test_swapped_records_of_equal_length(dataset: Path) -> None:
@@ -183,9 +183,9 @@ def test_swapped_records_of_equal_length(dataset: Path) -> None:
     with shard.open("wb") as file:
         for record in records:
             write_record(file, record)
-    found = problems(dataset)
-    assert len(found) >= 1
-    assert all(f"frames/{shard.name}: record 0 (clip " in p for p in found)
+    lines = problems(dataset)
+    assert len(lines) >= 1
+    assert all(f"frames/{shard.name}: record 0 (clip " in p for p in lines)
 
 
 @pytest.mark.parametrize(
@@ -200,8 +200,8 @@ def test_edited_index_row(dataset: Path, field: str, change: int) -> None:
         dataset / "frames" / "index.parquet",
         lambda rows: rows[number].update({field: rows[number][field] + change}),
     )
-    found = problems(dataset)
-    assert any(repr(clip_id) in p or f"-{shard:05d}-of-" in p for p in found), found
+    lines = problems(dataset)
+    assert any(repr(clip_id) in p or f"-{shard:05d}-of-" in p for p in lines), lines
 
 
 def test_index_row_of_another_clip(dataset: Path) -> None:
@@ -211,9 +211,9 @@ def test_index_row_of_another_clip(dataset: Path) -> None:
 
 def test_index_row_missing(dataset: Path) -> None:
     edit(dataset / "frames" / "index.parquet", lambda rows: rows[1:])
-    found = problems(dataset)
-    assert any("ledger.parquet" in p and "the index" in p for p in found)
-    assert any("totals" in p for p in found)
+    lines = problems(dataset)
+    assert any("ledger.parquet" in p and "the index" in p for p in lines)
+    assert any("totals" in p for p in lines)
 
 
 def test_index_row_twice(dataset: Path) -> None:
@@ -229,9 +229,9 @@ def test_index_out_of_order(dataset: Path) -> None:
 @pytest.mark.parametrize("which", [0, -1])
 def test_ledger_row_missing(dataset: Path, which: int) -> None:
     edit(dataset / "frames" / "ledger.parquet", lambda rows: rows.pop(which) and rows)
-    found = problems(dataset)
-    assert "frames/ledger.parquet: 9 rows for 10 clips" in found
-    assert any("does not list the manifest's clips in order" in p for p in found)
+    lines = problems(dataset)
+    assert "frames/ledger.parquet: 9 rows for 10 clips" in lines
+    assert any("does not list the manifest's clips in order" in p for p in lines)
 
 
 @pytest.mark.parametrize(
@@ -271,16 +271,16 @@ def rewrite_manifest(dataset: Path, change: Callable[[Clip], Clip | None]) -> No
 )
 def test_manifest_changed_after_the_build(dataset: Path, changes: dict[str, Any]) -> None:
     rewrite_manifest(dataset, lambda c: replace(c, **changes) if c.clip_id == "clip/3" else c)
-    found = problems(dataset)
-    assert len(found) == 2, "once in each column"
-    assert all("(clip 'clip/3')" in p and "differ from the manifest" in p for p in found)
+    lines = problems(dataset)
+    assert len(lines) == 2, "once in each column"
+    assert all("(clip 'clip/3')" in p and "differ from the manifest" in p for p in lines)
 
 
 @pytest.mark.parametrize("clip_id", ["clip/3", "broken"])
 def test_clip_gone_from_the_manifest(dataset: Path, clip_id: str) -> None:
     rewrite_manifest(dataset, lambda c: None if c.clip_id == clip_id else c)
-    found = problems(dataset)
-    assert "frames/ledger.parquet: 10 rows for 9 clips" in found
+    lines = problems(dataset)
+    assert "frames/ledger.parquet: 10 rows for 9 clips" in lines
 
 
 def test_clip_new_in_the_manifest(dataset: Path) -> None:
@@ -288,12 +288,12 @@ def test_clip_new_in_the_manifest(dataset: Path) -> None:
     with Manifest(path) as manifest:
         clips = [*manifest.clips(), Clip(clip_id="new", video="n", media_id="n", split="new_split")]
     write_tables(path, [to_table(clips)], INFO)
-    found = problems(dataset)
-    assert "frames/ledger.parquet: 10 rows for 11 clips" in found
+    lines = problems(dataset)
+    assert "frames/ledger.parquet: 10 rows for 11 clips" in lines
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda rows: rows[3].update(hash=rows[3]["hash"] + 1), "has a wrong hash"),
         (lambda rows: rows[::-1], "out of order"),
@@ -302,9 +302,9 @@ def test_clip_new_in_the_manifest(dataset: Path) -> None:
         (lambda rows: rows[3].update(label_index=[-1]), "label index beyond the 2 classes"),
     ],
 )
-def test_manifest_edited_behind_our_back(dataset: Path, change: Any, said: str) -> None:
+def test_edited_manifest(dataset: Path, change: Any, message: str) -> None:
     edit(dataset / "manifest.parquet", change)
-    assert any(p.startswith("manifest.parquet: clip '") and said in p for p in problems(dataset))
+    assert any(p.startswith("manifest.parquet: clip '") and message in p for p in problems(dataset))
 
 
 @pytest.mark.parametrize("key", ["clips", "written", "quarantined", "steps", "bytes"])
@@ -313,9 +313,9 @@ def test_wrong_totals(dataset: Path, key: str) -> None:
     content = json.loads(path.read_text())
     content["totals"][key] += 1
     path.write_text(json.dumps(content))
-    found = problems(dataset)
-    assert len(found) == 1
-    assert found[0].startswith("frames/column.json: totals ")
+    lines = problems(dataset)
+    assert len(lines) == 1
+    assert lines[0].startswith("frames/column.json: totals ")
 
 
 def test_columns_that_cannot_be_joined(dataset: Path) -> None:
@@ -350,7 +350,7 @@ def test_no_manifest_and_no_column(dataset: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["manifest.parquet", "frames/index.parquet", "frames/ledger.parquet"])
 def test_a_byte_changed_in_a_table_never_crashes_verify(dataset: Path, name: str) -> None:
-    """Not every byte of a Parquet file has a checksum over it; whatever is seen is said in words."""
+    """Not every byte of a Parquet file has a checksum over it; whatever is seen is message in words."""
     path = dataset / name
     content = path.read_bytes()
     dice = random.Random(1)

@@ -27,13 +27,13 @@ GOOD: dict[str, Any] = {
         {"end_us": 2**63 - 1},
     ],
 )
-def test_accepts(change: dict[str, Any]) -> None:
+def test_valid_entries_are_accepted(change: dict[str, Any]) -> None:
     entry = Entry(**{**GOOD, **change})
     assert all(getattr(entry, key) == value for key, value in change.items())
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"clip_id": ""}, "clip_id = ''"),
         ({"clip_id": 3}, "clip_id = 3"),
@@ -59,8 +59,8 @@ def test_accepts(change: dict[str, Any]) -> None:
         ({"start_us": 7, "end_us": 7}, "end_us = 7 must be greater than start_us = 7"),
     ],
 )
-def test_refuses(change: dict[str, Any], told: str) -> None:
+def test_invalid_entries_are_rejected(change: dict[str, Any], message: str) -> None:
     with pytest.raises(DatasetError) as error:
         Entry(**{**GOOD, **change})
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)

@@ -34,10 +34,10 @@ HOSTILE = [
 
 def by_path(folder: Folder) -> dict[str, Entry]:
     entries = list(folder.entries())
-    found = {entry.video: entry for entry in entries}
-    assert len(found) == len(entries)
+    entries_by_path = {entry.video: entry for entry in entries}
+    assert len(entries_by_path) == len(entries)
     assert all(entry.clip_id == entry.media_id == entry.video for entry in entries)
-    return found
+    return entries_by_path
 
 
 def test_classes_are_folders(make_files: MakeFiles) -> None:
@@ -68,7 +68,7 @@ def test_top_folders_named_like_splits_are_splits(make_files: MakeFiles, val_fol
     }
 
 
-def test_top_folders_are_what_the_option_says(make_files: MakeFiles) -> None:
+def test_the_option_splits_decides_what_top_folders_are(make_files: MakeFiles) -> None:
     root = make_files("train/a/1.mp4", "dev_2/a/2.mp4")
     with pytest.raises(UsageError, match=r"'train'.*'dev_2'.*splits: folders if .*splits: hash if"):
         list(Folder(root=root).entries())
@@ -84,7 +84,7 @@ def test_top_folders_are_what_the_option_says(make_files: MakeFiles) -> None:
     }
 
 
-def test_split_folders_refuse_what_has_no_split(make_files: MakeFiles) -> None:
+def test_videos_outside_of_split_folders_are_rejected(make_files: MakeFiles) -> None:
     root = make_files("train/a/1.mp4", "loose.mp4")
     with pytest.raises(UsageError, match=r"'loose.mp4' is in none of the split folders train"):
         list(Folder(root=root).entries())
@@ -93,20 +93,22 @@ def test_split_folders_refuse_what_has_no_split(make_files: MakeFiles) -> None:
         list(Folder(root=root, splits="folders").entries())
 
 
-def test_hostile_names_go_through_unharmed(make_files: MakeFiles) -> None:
+def test_unusual_file_names_are_kept(make_files: MakeFiles) -> None:
     paths = [f"{label}/{name}" for label in ["-r", "[x]#!", "it's (one)"] for name in HOSTILE]
     folder = Folder(root=make_files(*paths))
-    found = by_path(folder)
-    assert sorted(found) == sorted(paths)
-    assert {entry.labels for entry in found.values()} == {(label,) for label in folder.labels()}
-    assert all(os.path.isfile(os.path.join(folder.root, entry.video)) for entry in found.values())
+    entries_by_path = by_path(folder)
+    assert sorted(entries_by_path) == sorted(paths)
+    assert {entry.labels for entry in entries_by_path.values()} == {(label,) for label in folder.labels()}
+    assert all(os.path.isfile(os.path.join(folder.root, entry.video)) for entry in entries_by_path.values())
 
 
 def test_files_that_differ_only_in_suffix_are_two_clips(make_files: MakeFiles) -> None:
     assert sorted(by_path(Folder(root=make_files("a/x.mp4", "a/x.avi")))) == ["a/x.avi", "a/x.mp4"]
 
 
-def test_other_files_are_counted_and_told(make_files: MakeFiles, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_files_are_counted_in_a_warning(
+    make_files: MakeFiles, caplog: pytest.LogCaptureFixture
+) -> None:
     root = make_files("a/x.mp4", "a/x.txt", "a/y.TXT", "LICENSE", "a/.hidden.mp4", ".git/z.mp4", "a/._x.mp4")
     os.mkfifo(root + "/a/pipe.mp4")
     folder = Folder(root=root)
@@ -153,7 +155,7 @@ def test_links_are_followed_but_not_in_circles(
     assert sum("not followed" in message for message in caplog.messages) == 2
 
 
-def test_names_that_are_no_text_are_refused(make_files: MakeFiles) -> None:
+def test_names_that_are_not_utf8_are_rejected(make_files: MakeFiles) -> None:
     root = make_files("a/x.mp4")
     (Path(root) / "a" / os.fsdecode(b"caf\xe9.mp4")).touch()
     with pytest.raises(UsageError, match=r"b'a/caf\\xe9.mp4' is not UTF-8: rename it"):
@@ -164,14 +166,16 @@ def test_names_that_are_no_text_are_refused(make_files: MakeFiles) -> None:
         Folder(root=root).labels()
 
 
-def test_ignored_names_may_be_no_text(make_files: MakeFiles, caplog: pytest.LogCaptureFixture) -> None:
+def test_ignored_files_may_have_names_that_are_not_utf8(
+    make_files: MakeFiles, caplog: pytest.LogCaptureFixture
+) -> None:
     root = make_files("a/x.mp4")
     (Path(root) / "a" / os.fsdecode(b"x.\xe9")).touch()
     assert len(list(Folder(root=root).entries())) == 1
     assert caplog.messages == [f"{root}: ignored files without a video's suffix: 1 .\\udce9"]
 
 
-def test_entries_are_listed_as_they_are_asked_for(make_files: MakeFiles) -> None:
+def test_entries_are_listed_lazily(make_files: MakeFiles) -> None:
     root = make_files(*(f"class_{n}/x.mp4" for n in range(50)))
     entries = Folder(root=root).entries()
     first = next(entries).video
@@ -186,7 +190,7 @@ def test_entries_are_listed_as_they_are_asked_for(make_files: MakeFiles) -> None
     st.sets(st.integers(0, 10**6), min_size=1, max_size=40),
     st.sets(st.integers(0, 10**6), max_size=40),
 )
-def test_adding_videos_moves_no_other(
+def test_adding_videos_does_not_change_other_splits(
     tmp_path_factory: pytest.TempPathFactory, before: set[int], added: set[int]
 ) -> None:
     root = tmp_path_factory.mktemp("root")
@@ -204,7 +208,7 @@ def test_adding_videos_moves_no_other(
     assert {path: second[path] for path in first} == first
 
 
-def test_shares_of_drawn_splits(make_files: MakeFiles) -> None:
+def test_shares_of_hashed_splits(make_files: MakeFiles) -> None:
     root = make_files(*(f"class_{n % 7}/{n}.mp4" for n in range(700)))
     counts = Counter(entry.split for entry in Folder(root=root).entries())
     assert 40 <= counts["val"] <= 105

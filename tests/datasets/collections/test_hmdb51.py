@@ -38,9 +38,9 @@ def write_split_files(root: str, numbers: str = "1201") -> list[str]:
 
 def listed(**options: Any) -> dict[str, Entry]:
     entries = list(Hmdb51(**options).entries())
-    found = {entry.clip_id: entry for entry in entries}
-    assert len(found) == len(entries)
-    return found
+    entries_by_id = {entry.clip_id: entry for entry in entries}
+    assert len(entries_by_id) == len(entries)
+    return entries_by_id
 
 
 def test_numbers_are_splits(make_files: MakeFiles) -> None:
@@ -59,23 +59,23 @@ def test_numbers_are_splits(make_files: MakeFiles) -> None:
     assert with_unused == entries
 
 
-def test_special_characters_go_through_unharmed(make_files: MakeFiles) -> None:
+def test_special_characters_are_kept(make_files: MakeFiles) -> None:
     root = make_files()
     paths = write_split_files(root, "1111")
     make_files(*paths)
     assert [entry.video for entry in listed(root=root).values()] == paths
 
 
-def test_replaced_spelling_is_found(make_files: MakeFiles) -> None:
+def test_replaced_spelling_is_recognised(make_files: MakeFiles) -> None:
     root = make_files()
     paths = write_split_files(root, "1111")
     absent = listed(root=root)
     assert [entry.video for entry in absent.values()] == paths
     replaced = [re.sub(r"[!()\[\]&;]", "_", path) for path in paths]
     make_files(*replaced)
-    found = listed(root=root)
-    assert list(found) == list(absent)
-    assert [entry.video for entry in found.values()] == replaced
+    entries_by_id = listed(root=root)
+    assert list(entries_by_id) == list(absent)
+    assert [entry.video for entry in entries_by_id.values()] == replaced
     make_files(*paths)
     assert [entry.video for entry in listed(root=root).values()] == paths
 
@@ -91,7 +91,7 @@ def test_malformed_split_file(make_files: MakeFiles, line: str) -> None:
         listed(root=root)
 
 
-def test_without_split_files(make_files: MakeFiles) -> None:
+def test_missing_split_files_are_rejected(make_files: MakeFiles) -> None:
     root = make_files()
     with pytest.raises(UsageError, match=r"no <class>_test_split1.txt in .*option 'annotations'"):
         listed(root=root)

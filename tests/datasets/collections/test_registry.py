@@ -64,7 +64,7 @@ def test_built_in_names(name: str, adapter: type, tmp_path: Path) -> None:
     assert name in BUILT_IN
 
 
-def test_options_come_as_params_yaml_gives_them(tmp_path: Path) -> None:
+def test_options_are_converted_from_yaml_types(tmp_path: Path) -> None:
     root = str(tmp_path)
     assert open_collection("folder", root, {"extensions": [".mp4"], "val": 0}) == Folder(
         root=root, extensions=(".mp4",), val=0.0
@@ -76,7 +76,7 @@ def test_options_come_as_params_yaml_gives_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "told"),
+    ("name", "options", "parts"),
     [
         ("foldr", {}, ["'foldr'", "did you mean 'folder'?", "ucf101", "package.module:Class"]),
         ("kinetics", {}, ["'kinetics'", "valid: folder, table, ucf101, hmdb51"]),
@@ -106,11 +106,13 @@ def test_options_come_as_params_yaml_gives_them(tmp_path: Path) -> None:
         ("a..b:Y", {}, ["'a..b:Y'"]),
     ],
 )
-def test_wrong_names_and_options(name: str, options: dict[str, Any], told: list[str], tmp_path: Path) -> None:
+def test_unknown_names_and_invalid_options_are_rejected(
+    name: str, options: dict[str, Any], parts: list[str], tmp_path: Path
+) -> None:
     with pytest.raises(UsageError) as error:
         open_collection(name, str(tmp_path), options)
     message = str(error.value)
-    assert [part for part in told if part not in message] == [], message
+    assert [part for part in parts if part not in message] == [], message
     assert "\n" not in message
 
 
@@ -123,7 +125,7 @@ def test_root_must_be_a_folder(name: str, make_files: Callable[..., str]) -> Non
         open_collection(name, root + "/clips.csv")
 
 
-def test_adapter_of_ones_own(own_module: str, tmp_path: Path) -> None:
+def test_user_adapter(own_module: str, tmp_path: Path) -> None:
     root = str(tmp_path)
     collection: Any = open_collection(f"{own_module}:Own", root, {"rate": 2, "tags": ["a"]})
     assert collection.options == (root, 2.0, ["a"])
@@ -133,7 +135,7 @@ def test_adapter_of_ones_own(own_module: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("adapter", "options", "told"),
+    ("adapter", "options", "expected"),
     [
         ("Own", {}, "option 'rate' is missing"),
         ("Own", {"rate": "fast"}, "'rate' = 'fast'"),
@@ -145,10 +147,10 @@ def test_adapter_of_ones_own(own_module: str, tmp_path: Path) -> None:
         ("Rootless", {}, "no argument 'root'"),
     ],
 )
-def test_wrong_adapters_of_ones_own(
-    own_module: str, tmp_path: Path, adapter: str, options: dict[str, Any], told: str
+def test_invalid_user_adapters_are_rejected(
+    own_module: str, tmp_path: Path, adapter: str, options: dict[str, Any], expected: str
 ) -> None:
     with pytest.raises(UsageError) as error:
         open_collection(f"{own_module}:{adapter}", str(tmp_path), options)
-    assert told in str(error.value)
+    assert expected in str(error.value)
     assert "\n" not in str(error.value)

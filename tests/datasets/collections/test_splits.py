@@ -12,7 +12,7 @@ FRACTIONS = st.tuples(st.floats(0, 1), st.floats(0, 1)).filter(lambda pair: sum(
 
 
 @given(st.text(), FRACTIONS, st.floats(0, 1))
-def test_changing_one_fraction_moves_no_video_of_the_other(
+def test_changing_one_share_keeps_the_videos_of_the_other(
     media_id: str, fractions: tuple[float, float], other: float
 ) -> None:
     val, test = fractions
@@ -34,14 +34,14 @@ def test_growing_a_fraction_only_adds_to_it(media_id: str, a: float, b: float) -
 
 
 @given(st.text())
-def test_extremes(media_id: str) -> None:
+def test_shares_of_0_and_1(media_id: str) -> None:
     assert hash_split(media_id, val=0, test=0, default="dev") == "dev"
     assert hash_split(media_id, val=1, test=0) == "val"
     assert hash_split(media_id, val=0, test=1) == "test"
 
 
 @pytest.mark.parametrize(("val", "test"), [(0.1, 0.1), (0.25, 0.5), (0.0, 0.02)])
-def test_shares_are_those_asked_for(val: float, test: float) -> None:
+def test_shares_match_the_options(val: float, test: float) -> None:
     count = 20_000
     counts = Counter(hash_split(f"class/clip_{n}.mp4", val=val, test=test) for n in range(count))
     for split, share in {"val": val, "test": test, "train": 1 - val - test}.items():
@@ -49,7 +49,7 @@ def test_shares_are_those_asked_for(val: float, test: float) -> None:
         assert abs(counts[split] - count * share) <= 4 * deviation
 
 
-def test_split_does_not_follow_from_the_place_in_the_shards() -> None:
+def test_splits_are_independent_of_shards() -> None:
     ids = [f"clip_{n}" for n in range(10_000)]
     low_half = [i for i in ids if clip_hash(i) < 1 << 63]
     share = sum(hash_split(i, val=0, test=0.5) == "test" for i in low_half) / len(low_half)
@@ -70,9 +70,9 @@ def test_split_of_an_id_is_part_of_the_format() -> None:
 
 
 @pytest.mark.parametrize(
-    ("val", "test", "told"),
+    ("val", "test", "message"),
     [(-0.1, 0, "val = -0.1"), (0, 1.5, "test = 1.5"), (0.6, 0.5, "exceed 1"), (float("nan"), 0, "val = nan")],
 )
-def test_refuses_what_is_no_share(val: float, test: float, told: str) -> None:
-    with pytest.raises(UsageError, match=told):
+def test_invalid_shares_are_rejected(val: float, test: float, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         check_fractions(val=val, test=test)

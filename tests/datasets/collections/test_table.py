@@ -58,7 +58,7 @@ def test_all_columns(write_table: WriteTable) -> None:
     assert table.labels() == ["run"]
 
 
-def test_the_video_alone_is_enough(write_table: WriteTable) -> None:
+def test_only_the_video_column_is_required(write_table: WriteTable) -> None:
     table = write_table("video\na.mp4\n")
     assert one(table) == Entry(clip_id="a.mp4", video="a.mp4", split="train", media_id="a.mp4")
     assert table.labels() == []
@@ -90,9 +90,9 @@ def test_seconds_are_exact(
 
 def test_ids_do_not_depend_on_other_rows(write_table: WriteTable) -> None:
     rows = ["-x_1.mp4,1,2", "-x_1.mp4,3,4", "-x_1.mp4,,"]
-    alone = [one(write_table(f"video,start,end\n{row}\n")).clip_id for row in rows]
+    single = [one(write_table(f"video,start,end\n{row}\n")).clip_id for row in rows]
     together = write_table("video,start,end\n" + "\n".join(["new.mp4,0,9", *rows[::-1]]) + "\n")
-    assert [entry.clip_id for entry in together.entries()] == ["new.mp4@0-9000000", *alone[::-1]]
+    assert [entry.clip_id for entry in together.entries()] == ["new.mp4@0-9000000", *single[::-1]]
 
 
 def test_several_labels(write_table: WriteTable) -> None:
@@ -121,7 +121,7 @@ def test_order_of_classes(write_table: WriteTable, tmp_path: Path) -> None:
         list(table.entries())
 
 
-def test_rows_without_a_split_are_drawn_by_video(write_table: WriteTable) -> None:
+def test_rows_without_a_split_get_that_of_their_video(write_table: WriteTable) -> None:
     text = "video,start,end,split\n" + "".join(f"{n % 40}.mp4,{n},{n + 1},\n" for n in range(200))
     table = write_table(text + "x.mp4,,,extra\n", val=0.2, test=0.3)
     for entry in table.entries():
@@ -137,7 +137,7 @@ def test_rows_without_a_split_are_drawn_by_video(write_table: WriteTable) -> Non
         b'label,video\r\xc3\xa9t\xc3\xa9,"-a, ""b"".mp4"\r',
     ],
 )
-def test_csv_of_any_system(write_table: WriteTable, content: bytes) -> None:
+def test_csv_with_any_line_ends_and_encoding_marks(write_table: WriteTable, content: bytes) -> None:
     entry = one(write_table(content))
     assert (entry.video, entry.labels) == ('-a, "b".mp4', ("été",))
 
@@ -154,7 +154,7 @@ def test_line_of_a_cell_with_line_ends(write_table: WriteTable) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "expected"),
     [
         ("", "is empty"),
         ("\n", "no column 'video'; its columns: "),
@@ -195,22 +195,22 @@ def test_line_of_a_cell_with_line_ends(write_table: WriteTable) -> None:
         ("video\na\n".encode("utf-16"), "is not UTF-8: byte 0xff"),
     ],
 )
-def test_what_is_wrong_is_told(write_table: WriteTable, content: str | bytes, told: str) -> None:
+def test_malformed_tables_are_rejected(write_table: WriteTable, content: str | bytes, expected: str) -> None:
     table = write_table(content)
     with pytest.raises(DatasetError) as error:
         next(table.entries())
     message = str(error.value)
-    assert told in message, message
+    assert expected in message, message
     assert "clips.csv" in message
     assert "\n" not in message
 
 
 def test_empty_labels_in_a_cell_of_several(write_table: WriteTable) -> None:
-    for cell, told in (
+    for cell, expected in (
         ("a||b", "line 2: label = 'a||b'"),
         ("a|a", "line 2: labels = .* names a class twice"),
     ):
-        with pytest.raises(DatasetError, match=told.replace("|", r"\|")):
+        with pytest.raises(DatasetError, match=expected.replace("|", r"\|")):
             list(write_table(f"video,label\nv,{cell}\n", label_separator="|").entries())
 
 
@@ -287,7 +287,7 @@ def test_parquet_types(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("columns", "told"),
+    ("columns", "expected"),
     [
         ({"path": ["a"]}, "no column 'video'; its columns: 'path'"),
         ({"video": [1.5]}, "row 1: video = 1.5 must be text"),
@@ -300,14 +300,14 @@ def test_parquet_types(tmp_path: Path) -> None:
         ({"video": pa.array([], pa.string())}, "has no rows"),
     ],
 )
-def test_what_is_wrong_in_parquet_is_told(tmp_path: Path, columns: dict[str, Any], told: str) -> None:
+def test_malformed_parquet_is_rejected(tmp_path: Path, columns: dict[str, Any], expected: str) -> None:
     table = parquet_table(tmp_path, columns)
     with pytest.raises(DatasetError) as error:
         list(table.entries())
-    assert told in str(error.value)
+    assert expected in str(error.value)
 
 
-def test_parquet_that_is_none(write_table: WriteTable) -> None:
+def test_files_that_are_not_parquet_are_rejected(write_table: WriteTable) -> None:
     with pytest.raises(DatasetError, match=r"not a readable Parquet file"):
         write_table("video\na\n", file="clips.parquet").labels()
 
@@ -325,7 +325,7 @@ ROWS = st.lists(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 @given(ROWS)
-def test_what_is_written_is_read(tmp_path: Path, rows: list[tuple[str, str, int, int]]) -> None:
+def test_round_trip_through_csv(tmp_path: Path, rows: list[tuple[str, str, int, int]]) -> None:
     expected = [
         (f"{video}@{start}-{start + length}", video, (label,), start, start + length)
         for video, label, start, length in rows

@@ -6,7 +6,7 @@ from reelmill.datasets.collections.text_files import read_labels, read_lines
 from reelmill.datasets.errors import DatasetError, UsageError
 
 
-def test_lines_of_any_system(tmp_path: Path) -> None:
+def test_any_line_ends(tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     path.write_bytes("\ufeffa b \r\n\r\n  é\u2028c\n\t\nlast".encode())
     lines = [(line.number, line.text) for line in read_lines(str(path), fix="-")]

@@ -41,9 +41,9 @@ def write_lists(root: str, **changes: bytes) -> None:
 
 def listed(**options: Any) -> dict[str, Entry]:
     entries = list(Ucf101(**options).entries())
-    found = {entry.clip_id: entry for entry in entries}
-    assert len(found) == len(entries)
-    return found
+    entries_by_id = {entry.clip_id: entry for entry in entries}
+    assert len(entries_by_id) == len(entries)
+    return entries_by_id
 
 
 def test_fold_decides_the_split(make_files: MakeFiles) -> None:
@@ -94,7 +94,7 @@ def test_groups_can_become_val(make_files: MakeFiles) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"classInd": b"1 A\r\n3 B\r\n"}, "classInd.txt, line 2: '3 B' should be '2 <Class>'"),
         ({"classInd": b"0 A\r\n"}, "classInd.txt, line 1: '0 A' should be '1 <Class>'"),
@@ -106,10 +106,10 @@ def test_groups_can_become_val(make_files: MakeFiles) -> None:
         ({"testlist01": b"\xff\xfe"}, "not UTF-8"),
     ],
 )
-def test_malformed_lists(make_files: MakeFiles, changes: dict[str, bytes], told: str) -> None:
+def test_malformed_lists(make_files: MakeFiles, changes: dict[str, bytes], message: str) -> None:
     root = make_files()
     write_lists(root, **changes)
-    with pytest.raises(DatasetError, match=told):
+    with pytest.raises(DatasetError, match=message):
         listed(root=root)
 
 
@@ -161,7 +161,7 @@ def test_labels_agree_with_another_project(official_lists: FindLists, tmp_path: 
     assert Ucf101(root=str(tmp_path), annotations=str(folder / "ucfTrainTestlist")).labels() == theirs
 
 
-def test_without_lists(make_files: MakeFiles) -> None:
+def test_missing_lists_are_rejected(make_files: MakeFiles) -> None:
     collection = Ucf101(root=make_files())
     assert collection.name == "ucf101"
     for ask in (collection.labels, lambda: list(collection.entries())):

@@ -34,7 +34,7 @@ def times(count: int) -> list[int]:
 
 
 @given(stored_values)
-def test_what_goes_in_comes_out(values: NDArray[Any]) -> None:
+def test_round_trip(values: NDArray[Any]) -> None:
     before = ClipFeatures(
         values=values, timestamps_us=times(len(values)), rate=12.5, minimum=-1.0, maximum=3.0
     )
@@ -48,7 +48,7 @@ def test_what_goes_in_comes_out(values: NDArray[Any]) -> None:
         assert (after.minimum, after.maximum) == (-1.0, 3.0)
 
 
-def test_bytes_are_little_endian_whatever_the_array_is() -> None:
+def test_bytes_are_little_endian_for_any_byte_order_of_the_array() -> None:
     values = np.array([[1.5, -2.0]], ">f2").astype("<f2")
     record = stored(ClipFeatures(values=values, timestamps_us=[0], rate=1.0))
     assert record.feature_lists["RGB/feature/bytes"] == [[bytes([0x00, 0x3E, 0x00, 0xC0])]]
@@ -89,7 +89,7 @@ def test_tensorflow_reads_the_floats(tf: Any) -> None:
 
 
 @pytest.mark.parametrize(("minimum", "maximum"), RANGES)
-def test_dequantised_as_youtube8m_does_it(tf: Any, minimum: float, maximum: float) -> None:
+def test_dequantise_equals_youtube8m(tf: Any, minimum: float, maximum: float) -> None:
     """``Dequantize`` of its utils.py, in TensorFlow: every bit of every value."""
 
     def by_its_program(vector: Any) -> Any:
@@ -105,7 +105,7 @@ def test_dequantised_as_youtube8m_does_it(tf: Any, minimum: float, maximum: floa
 
 
 @pytest.mark.parametrize(("minimum", "maximum"), RANGES)
-def test_quantising_is_the_inverse(minimum: float, maximum: float) -> None:
+def test_quantise_inverts_dequantise(minimum: float, maximum: float) -> None:
     floats = dequantise(EVERY, minimum=minimum, maximum=maximum)
     np.testing.assert_array_equal(quantise(floats, minimum=minimum, maximum=maximum), EVERY)
 
@@ -134,13 +134,13 @@ def whole() -> tuple[dict[str, Any], dict[str, Any]]:
     return encode_features(ClipFeatures(values=values, timestamps_us=times(3), rate=1.0), prefix="RGB")
 
 
-def test_another_prefix() -> None:
+def test_a_missing_prefix_is_rejected() -> None:
     with pytest.raises(DatasetError, match="has no features with the prefix 'FLOW'"):
         decode_features(parse(serialize(*whole())), prefix="FLOW")
 
 
 @pytest.mark.parametrize("missing", ["RGB/feature/bytes", "RGB/feature/timestamp"])
-def test_a_list_that_is_missing(missing: str) -> None:
+def test_a_missing_feature_list_is_rejected(missing: str) -> None:
     context, lists = whole()
     del lists[missing]
     with pytest.raises(DatasetError, match=f"the record has no feature list '{missing}'"):
@@ -148,7 +148,7 @@ def test_a_list_that_is_missing(missing: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"RGB/feature/dimensions": [2, 3]}, r"do not have the shape \[3, 2, 3\]"),
         ({"RGB/feature/dtype": "uint8"}, r"do not have the shape \[3, 2, 2\]"),
@@ -156,9 +156,9 @@ def test_a_list_that_is_missing(missing: str) -> None:
         ({"RGB/feature/dtype": "float32"}, "the record has no feature list 'RGB/feature/floats'"),
     ],
 )
-def test_a_context_that_does_not_fit(changes: dict[str, Any], said: str) -> None:
+def test_an_inconsistent_context_is_rejected(changes: dict[str, Any], message: str) -> None:
     context, lists = whole()
-    with pytest.raises(DatasetError, match=said):
+    with pytest.raises(DatasetError, match=message):
         decode_features(parse(serialize({**context, **changes}, lists)), prefix="RGB")
 
 

@@ -76,7 +76,7 @@ def test_tensorflow_finds_every_value(tf: Any) -> None:
 @given(
     st.dictionaries(names, some_values, max_size=5), st.dictionaries(names, st.lists(some_values, max_size=4))
 )
-def test_both_ways_with_tensorflow(tf: Any, context: Any, lists: Any) -> None:
+def test_round_trip_with_tensorflow(tf: Any, context: Any, lists: Any) -> None:
     record = serialize(context, lists)
     assert as_tensorflow_sees_it(tf, record) == (context, lists)
     theirs = tf.train.SequenceExample.FromString(record).SerializeToString(deterministic=True)
@@ -142,9 +142,9 @@ def test_concatenation_merges_in_our_parser_and_in_tensorflow(tf: Any) -> None:
 
 def test_no_values_and_no_steps(tf: Any) -> None:
     record = serialize({"none": []}, {"no_steps": [], "empty_steps": [[], []]})
-    found = parse(record)
-    assert (found.context, found.feature_lists) == ({"none": []}, {"no_steps": [], "empty_steps": [[], []]})
-    assert as_tensorflow_sees_it(tf, record) == (found.context, found.feature_lists)
+    parsed = parse(record)
+    assert (parsed.context, parsed.feature_lists) == ({"none": []}, {"no_steps": [], "empty_steps": [[], []]})
+    assert as_tensorflow_sees_it(tf, record) == (parsed.context, parsed.feature_lists)
     assert serialize({}) == b""
 
 
@@ -160,7 +160,7 @@ def test_numbers_beyond_int64_are_refused(number: int) -> None:
         serialize({"big": number})
 
 
-def test_garbage_is_no_sequence_example() -> None:
+def test_invalid_bytes_are_rejected() -> None:
     with pytest.raises(CorruptRecordError, match="not a SequenceExample"):
         parse(b"\xff\xff\xff\xff")
 

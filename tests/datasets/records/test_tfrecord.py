@@ -108,7 +108,7 @@ def test_truncation_at_every_length() -> None:
                 read_all(content[:length])
 
 
-def test_a_false_length_allocates_nothing() -> None:
+def test_a_corrupt_length_allocates_nothing() -> None:
     """A length with a right checksum but beyond what the index says is refused before it is read."""
     content = framed([b"x" * 1000])
     with pytest.raises(CorruptRecordError, match="1000 bytes where at most 10"):
@@ -116,7 +116,7 @@ def test_a_false_length_allocates_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("offset", "size", "said"),
+    ("offset", "size", "message"),
     [
         (0, 4, "at most 4"),
         (0, 6, "expected a record of 6 bytes at offset 0, found 5 bytes"),
@@ -125,8 +125,8 @@ def test_a_false_length_allocates_nothing() -> None:
         (20, 5, "cut short: 1 of 12"),
     ],
 )
-def test_reading_at_a_wrong_place(offset: int, size: int, said: str) -> None:
-    with pytest.raises(CorruptRecordError, match=said):
+def test_reading_at_a_wrong_offset_is_rejected(offset: int, size: int, message: str) -> None:
+    with pytest.raises(CorruptRecordError, match=message):
         tfrecord.read_record_at(io.BytesIO(framed([b"12345"])), offset, size=size)
 
 

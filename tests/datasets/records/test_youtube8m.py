@@ -52,18 +52,18 @@ def frame_level(tf: Any, record: bytes, *, sizes: dict[str, int], classes: int) 
     frames = None
     for name, size in sizes.items():
         decoded = tf.reshape(tf.cast(tf.io.decode_raw(features[name], tf.uint8), tf.float32), [-1, size])
-        found = min(decoded.shape[0], MAX_FRAMES)
-        assert frames in (None, found)
-        frames = found
+        num_frames = min(decoded.shape[0], MAX_FRAMES)
+        assert frames in (None, num_frames)
+        frames = num_frames
         quantized_range = 2 - -2
         scalar = quantized_range / 255.0
         bias = (quantized_range / 512.0) + -2
         matrix = decoded * scalar + bias
-        matrices.append(tf.pad(matrix[:MAX_FRAMES], [[0, MAX_FRAMES - found], [0, 0]]))
+        matrices.append(tf.pad(matrix[:MAX_FRAMES], [[0, MAX_FRAMES - num_frames], [0, 0]]))
     return contexts["id"].numpy(), tf.concat(matrices, 1).numpy(), labels, frames
 
 
-def test_the_starter_codes_reader_reads_it(tf: Any) -> None:
+def test_youtube8m_starter_code_reads_our_records(tf: Any) -> None:
     random = np.random.default_rng(0)
     floats = {"rgb": random.normal(size=(7, 1024)), "audio": random.normal(size=(7, 128))}
     features = {name: extractor_quantise(values) for name, values in floats.items()}
@@ -117,7 +117,7 @@ def test_tensorflow_writes_what_we_read(tf: Any) -> None:
 
 
 @given(videos)
-def test_what_goes_in_comes_out(video: Video) -> None:
+def test_round_trip(video: Video) -> None:
     record = serialize_video(video)
     again = parse_video(record)
     assert (again.video_id, list(again.labels)) == (video.video_id, list(video.labels))
@@ -139,21 +139,21 @@ def by_the_extractor(features: NDArray[np.float32], low: float = -2.0, high: flo
 
 
 @given(arrays(np.float32, 50, elements=st.floats(-3, 3, width=32)))
-def test_quantised_as_the_extractor_does_it(values: NDArray[np.float32]) -> None:
+def test_extractor_quantise_equals_youtube8m(values: NDArray[np.float32]) -> None:
     assert extractor_quantise(values).tolist() == by_the_extractor(values)
 
 
 @pytest.mark.parametrize(("low", "high"), [(-2.0, 2.0), (0.0, 1.0), (-1.0, 3.0), (0.0, 255.0)])
-def test_halves_and_edges_as_the_extractor_has_them(low: float, high: float) -> None:
+def test_extractor_quantise_of_halves_and_bounds_equals_youtube8m(low: float, high: float) -> None:
     halves = (low + (np.arange(-2, 514) / 2) * (high - low) / 255).astype(np.float32)
     near = np.concatenate([np.nextafter(halves, np.float32(side)) for side in (-np.inf, np.inf)])
     for values in (halves, near):
-        found = extractor_quantise(values, minimum=low, maximum=high)
-        assert found.tolist() == by_the_extractor(values, low, high)
+        quantised = extractor_quantise(values, minimum=low, maximum=high)
+        assert quantised.tolist() == by_the_extractor(values, low, high)
 
 
 @pytest.mark.parametrize("quantised", [quantise, extractor_quantise])
-def test_what_was_read_is_written_as_it_was(quantised: Any) -> None:
+def test_parsed_records_are_written_unchanged(quantised: Any) -> None:
     np.testing.assert_array_equal(quantised(dequantise(EVERY)), EVERY)
 
 
@@ -172,7 +172,7 @@ def test_values_that_are_not_finite(value: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("record", "said"),
+    ("record", "message"),
     [
         (b"\xff\xff", "not a SequenceExample"),
         (serialize({"labels": [1]}), "it has no 'id'"),
@@ -182,16 +182,16 @@ def test_values_that_are_not_finite(value: float) -> None:
         (serialize({"id": "a"}, {"rgb": [[b"a", b"b"]]}), "'rgb' is not one string of bytes per step"),
     ],
 )
-def test_records_of_another_kind(record: bytes, said: str) -> None:
-    with pytest.raises(DatasetError, match=said):
+def test_records_of_another_format_are_rejected(record: bytes, message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
         parse_video(record)
 
 
 def test_a_file_of_records(tmp_path: Path) -> None:
     path = tmp_path / "train0000.tfrecord"
-    made = [Video(video_id=str(i), labels=[i], features={"rgb": EVERY[None, i:]}) for i in range(3)]
+    videos = [Video(video_id=str(i), labels=[i], features={"rgb": EVERY[None, i:]}) for i in range(3)]
     with path.open("wb") as file:
-        for video in made:
+        for video in videos:
             write_record(file, serialize_video(video))
     assert [video.video_id for video in read_videos(str(path))] == ["0", "1", "2"]
     content = bytearray(path.read_bytes())
