@@ -1,6 +1,5 @@
 """Reading the records of a finished column by rows of its index, without TensorFlow."""
 
-import contextlib
 from collections.abc import Generator, Mapping
 from typing import Any, BinaryIO
 
@@ -13,7 +12,7 @@ from reelmill.datasets.records.tfrecord import read_record_at
 
 
 class ColumnReader:
-    """Reader of single records. The shard that was read last stays open until :meth:`close`.
+    """Reader of single records, a context manager. The shard that was read last stays open.
 
     Args:
         column: the column.
@@ -39,6 +38,12 @@ class ColumnReader:
                 raise CorruptRecordError(f"{path} is missing") from None
         return read_record_at(self._file, row["offset"], size=row["size"])
 
+    def __enter__(self) -> "ColumnReader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Close the shard."""
         if self._file is not None:
@@ -59,7 +64,7 @@ def read_column(
         DatasetError: the index or a record is missing or damaged.
     """
     name = column.description.name
-    with contextlib.closing(ColumnReader(column)) as reader:
+    with ColumnReader(column) as reader:
         for batch in column.index().to_batches(max_chunksize=4096):
             for row in batch.to_pylist():
                 if split not in (None, row["split"]):

@@ -3,7 +3,6 @@
 Every problem is one line that names the file, the position in it and the clip.
 """
 
-import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -186,7 +185,7 @@ class _ColumnChecker:
         if [clip_id for clip_id in clips if clip_id in written] != clip_ids:
             yield f"{name}: its clips are not those of the manifest in the same order"
         end = 0
-        with contextlib.closing(ColumnReader(self.column)) as reader:
+        with ColumnReader(self.column) as reader:
             for number, row in enumerate(rows):
                 where = f"{name}: record {number} (clip {row['clip_id']!r}) at byte {row['offset']}"
                 if (row["row"], row["offset"]) != (number, end):

@@ -1,4 +1,4 @@
-"""Videos made on the spot, and the facts about them that a test needs."""
+"""Fixtures that make videos for tests, and read what is in them."""
 
 import io
 import subprocess
@@ -19,7 +19,7 @@ from reelmill.features.video.probe import probe
 Pictures = NDArray[np.uint8]
 
 BITS = 8
-"""Bits of a bar code; each is followed, further right, by its complement."""
+"""Number of bits in a bar code. Their complements follow to the right."""
 
 
 def _ffmpeg(*arguments: str | Path, stdin: bytes = b"") -> bytes:
@@ -31,13 +31,13 @@ def _ffmpeg(*arguments: str | Path, stdin: bytes = b"") -> bytes:
 
 @pytest.fixture(scope="session")
 def run_ffmpeg() -> Callable[..., bytes]:
-    """Run the ffmpeg of the imageio-ffmpeg wheel; gives its standard output."""
+    """Return a function that runs ffmpeg and returns its standard output."""
     return _ffmpeg
 
 
 @pytest.fixture(scope="session")
 def numbered() -> Callable[..., Pictures]:
-    """Pictures that each carry their number as a bar code: [t, height, width, 3] uint8, RGB."""
+    """Return a function that draws RGB frames [t, height, width, 3] uint8 with their number as a bar code."""
 
     def draw(count: int, *, first: int = 0, width: int = 128, height: int = 32) -> Pictures:
         assert first + count <= 1 << BITS
@@ -54,7 +54,7 @@ def numbered() -> Callable[..., Pictures]:
 
 @pytest.fixture(scope="session")
 def read_number() -> Callable[[bytes], int]:
-    """The number in a JPEG's bar code; fails where the code is not one."""
+    """Return a function that reads the number from the bar code of a JPEG. It fails if there is no bar code."""
 
     def read(jpeg: bytes) -> int:
         picture = np.asarray(Image.open(io.BytesIO(jpeg)).convert("L"), dtype=np.float64)
@@ -69,7 +69,7 @@ def read_number() -> Callable[[bytes], int]:
 
 @pytest.fixture(scope="session")
 def make_video() -> Callable[..., Path]:
-    """Encode pictures [t, h, w, 3] or a lavfi source into a video file; gives its path."""
+    """Return a function that encodes frames [t, h, w, 3] or a lavfi source as a video file and returns its path."""
 
     def make(
         path: str | Path,
@@ -94,7 +94,7 @@ def make_video() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def probed_clip() -> Callable[..., Clip]:
-    """The manifest row of a video, as a scan makes it."""
+    """Return a function that probes a video and returns its row of the manifest."""
 
     def look(path: str | Path, **changes: Any) -> Clip:
         facts = asdict(probe(str(path)))
@@ -105,7 +105,7 @@ def probed_clip() -> Callable[..., Clip]:
 
 @pytest.fixture(scope="session")
 def tf() -> Any:
-    """TensorFlow: imported late, for it takes seconds."""
+    """TensorFlow, imported late because the import takes seconds."""
     import tensorflow
 
     return tensorflow

@@ -1,6 +1,5 @@
 """``reelmill inspect``."""
 
-import contextlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -115,7 +114,7 @@ def _show_clip(dataset: str, clip: Clip, save: str | None) -> None:
         for entry in (row for row in column.ledger().to_pylist() if row["clip_id"] == clip.clip_id):
             say(f"\n{name}: {entry['outcome']} {entry['reason'] or ''} {entry['detail'] or ''}".rstrip())
         for row in (row for row in column.index().to_pylist() if row["clip_id"] == clip.clip_id):
-            with contextlib.closing(ColumnReader(column)) as reader:
+            with ColumnReader(column) as reader:
                 example = parse(reader.read(row))
             say(f"record {row['row']} of {column.path_of(row)}, {row['size']:,} bytes at {row['offset']:,}")
             for figure in column.description.figures:
