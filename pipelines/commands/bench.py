@@ -5,9 +5,6 @@ import os
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
 
 from reelmill.datasets import storage
 from reelmill.datasets.errors import UsageError
@@ -123,37 +120,23 @@ def loader(
 
 def _run_trials(variants: Any, seconds: float) -> bool:
     """Run all trials of all variants; return True if the user interrupted them."""
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("loader", total=TRIALS * len(variants))
-        try:
-            for trial in range(1, TRIALS + 1):
-                for variant in variants:
-                    progress.update(task, description=variant.name)
-                    variant.run_trial(seconds)
-                    progress.advance(task)
-                    if progress.disable:
-                        result = f"{variant.name}: {variant.rates[-1]:,.1f} clips/s"
-                        click.echo(f"trial {trial} of {TRIALS}, {result}", err=True)
-        except KeyboardInterrupt:
-            return True
+    try:
+        for trial in range(1, TRIALS + 1):
+            for variant in variants:
+                variant.run_trial(seconds)
+                result = f"{variant.name}: {variant.rates[-1]:,.1f} clips/s"
+                click.echo(f"trial {trial} of {TRIALS}, {result}", err=True)
+    except KeyboardInterrupt:
+        return True
     return False
 
 
 def _print_table(report: Any) -> None:
-    """Print the table of all variants, with borders only on a terminal."""
-    console = Console()
-    table = Table(pad_edge=False)
-    if not console.is_terminal:
-        console, table.box = Console(width=120, no_color=True, highlight=False), None
-    table.add_column("variant", no_wrap=True)
-    for name in ("clips/s", "gain", "busy cores"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("cost")
+    """Print the table of all variants."""
+    say(f"{'variant':28}  {'clips/s':>10}  {'gain':>6}  {'busy cores':>10}  cost")
     for m in report.measurements:
         gain = "" if m is report.current else f"x{report.gain(m):.2f}"
-        table.add_row(m.name, f"{m.clips_per_second:,.1f}", gain, f"{m.busy_cores:.1f}", m.cost)
-    console.print(table)
+        say(f"{m.name:28}  {m.clips_per_second:10,.1f}  {gain:>6}  {m.busy_cores:10.1f}  {m.cost}".rstrip())
     say(
         f"trials of the current options differ by up to {report.spread:.0%}"
         + ("" if report.spread < QUIET_SPREAD else ": the machine is busy; repeat when it is not")

@@ -1,68 +1,55 @@
-"""Figures of a classifier, from its probabilities: plain functions of arrays.
+"""Classification metrics as functions of arrays.
 
-``truth`` is [clips, classes] of bools: which classes each clip has, one of them or any number.
+``truth`` and ``predicted`` are [clips, classes] bool: the classes that each clip has, or is predicted to have. Clips
+may have one class or any number. scikit-learn's top-k accuracy is not used, because it accepts only one class per clip
+and prefers the later class if probabilities are equal.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
-Labels = NDArray[np.int64]
-Truth = NDArray[np.bool_]
-Probabilities = NDArray[np.float32]
+ClassMask = NDArray[np.bool_]
 
 
-def ranks(probabilities: Probabilities, truth: Truth) -> Labels:
-    """Place of each clip's most probable true class among all, 0 for the first; of equals, the lower class comes first.
+def true_class_ranks(probabilities: NDArray[np.float32], truth: ClassMask) -> NDArray[np.int64]:
+    """Return the rank of each clip's most probable true class, 0 for the most probable of all classes.
 
-    A clip that has no class gets as many as there are classes.
+    If probabilities are equal, the earlier class has the better rank. A clip without a class has the rank ``classes``.
 
-    >>> ranks(np.array([[0.2, 0.5, 0.3]], np.float32), np.array([[True, False, True]])).tolist()
+    >>> true_class_ranks(np.array([[0.2, 0.5, 0.3]], np.float32), np.array([[True, False, True]])).tolist()
     [1]
     """
     order = np.argsort(-probabilities, axis=1, kind="stable")
     hits = np.take_along_axis(truth, order, axis=1)
-    place: Labels = np.where(hits.any(axis=1), hits.argmax(axis=1), truth.shape[1])
-    return place
+    ranks: NDArray[np.int64] = np.where(hits.any(axis=1), hits.argmax(axis=1), truth.shape[1])
+    return ranks
 
 
-def top(place: Labels, k: int) -> float:
-    """Share of clips that have a true class among the ``k`` most probable.
+def confusion_counts(truth: ClassMask, predicted: ClassMask) -> NDArray[np.int64]:
+    """Return the number of clips [class, class] that have the first class and are predicted to have the second.
 
-    >>> top(np.array([0, 1, 5]), 2)
-    0.6666666666666666
-    """
-    return float((place < k).mean())
-
-
-def confusion(truth: Truth, predicted: Truth) -> Labels:
-    """Counts [class, class] of the clips that have the first and were said to have the second.
-
-    >>> confusion(np.eye(2, dtype=bool)[[0, 1, 1]], np.eye(2, dtype=bool)[[0, 0, 1]]).tolist()
+    >>> confusion_counts(np.eye(2, dtype=bool)[[0, 1, 1]], np.eye(2, dtype=bool)[[0, 0, 1]]).tolist()
     [[1, 0], [1, 1]]
     """
-    # whole numbers up to 2 ** 53 are exact in float64, which BLAS multiplies and integers it does not
+    # float64 is exact up to 2 ** 53, and its product is computed by BLAS, unlike that of integers
     return (truth.T.astype(np.float64) @ predicted.astype(np.float64)).astype(np.int64)
 
 
-def class_accuracy(truth: Truth, predicted: Truth) -> dict[int, float]:
-    """Share of each class's clips that were recognised; classes without clips are left out.
+def class_accuracy(truth: ClassMask, predicted: ClassMask) -> dict[int, float]:
+    """Return the share of each class's clips that were predicted to have it; classes without clips are omitted.
 
     >>> class_accuracy(np.eye(2, dtype=bool)[[0, 0]], np.eye(2, dtype=bool)[[0, 1]])
     {0: 0.5}
     """
-    totals = truth.sum(axis=0)
-    found = (truth & predicted).sum(axis=0)
-    return {k: float(found[k] / totals[k]) for k in range(truth.shape[1]) if totals[k]}
+    clips, hits = truth.sum(axis=0), (truth & predicted).sum(axis=0)
+    return {int(k): float(hits[k] / clips[k]) for k in np.flatnonzero(clips)}
 
 
-def average_precision(probabilities: Probabilities, truth: Truth) -> dict[int, float]:
-    """Area under each class's curve of precision over recall, as scikit-learn sums it: without interpolation.
+def average_precision(probabilities: NDArray[np.float32], truth: ClassMask) -> dict[int, float]:
+    """Return scikit-learn's average precision of each class; classes without clips are omitted.
 
-    Classes without clips have none and are left out. The mean of the others is mAP.
+    It is the area under the precision-recall curve, without interpolation. The mean over classes is mAP.
     """
-    return {
-        k: float(average_precision_score(truth[:, k], probabilities[:, k]))
-        for k in range(truth.shape[1])
-        if truth[:, k].any()
-    }
+    classes = np.flatnonzero(truth.any(axis=0))
+    return {int(k): float(average_precision_score(truth[:, k], probabilities[:, k])) for k in classes}

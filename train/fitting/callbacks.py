@@ -1,7 +1,6 @@
 """Keras callbacks of a training: progress, TensorBoard, checkpoints, and stopping on a signal."""
 
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -73,7 +72,7 @@ class EpochLogger(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships
         self.progress.history.append(metrics)
         if self._verbose:
             values = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-            print_line(f"epoch {epoch + 1}/{self._epochs}  {values}")
+            print(f"epoch {epoch + 1}/{self._epochs}  {values}", flush=True)
 
     def clips_per_second(self, batch_size: int) -> float:
         """Return the throughput of training and validation, without the first epoch if there are several."""
@@ -160,9 +159,3 @@ class CheckpointSaver(keras.callbacks.Callback):  # type: ignore[misc]
     def _stop_if_requested(self) -> None:
         if self._stop_request.received:
             raise KeyboardInterrupt
-
-
-def print_line(line: str) -> None:
-    """Print a line without buffering."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()

@@ -107,49 +107,42 @@ class ModelState:
 
     def __init__(self, model: Any, metrics: Sequence[Any], replicas: Replicas) -> None:
         self._model = model
-        self._metrics = metrics
         self._replicas = replicas
-        self._read = replicas.reader([*self._per_replica(), *self._metric_state()])
+        self._shared = [*model.trainable_variables, *model.optimizer.variables]
+        self._per_replica = list(model.non_trainable_variables)
+        loss_tracker = model.metrics[0]
+        self._metric_state = [v for metric in (loss_tracker, *metrics) for v in metric.variables]
+        self._read = replicas.reader([*self._per_replica, *self._metric_state])
 
     def capture(self, training_config: dict[str, Any], progress: Progress) -> Checkpoint:
         """Return a checkpoint of the current values. With several workers, each of them must call this."""
         if hasattr(self._model, "jax_state_sync"):
             self._model.jax_state_sync()
-        values, count = self._read(), len(self._per_replica())
+        values, count = self._read(), len(self._per_replica)
         return Checkpoint(
             training_config=training_config,
             progress=progress,
-            shared=[np.asarray(variable.numpy()) for variable in self._shared()],
+            shared=[np.asarray(variable.numpy()) for variable in self._shared],
             per_replica=[v[:1] if (v == v[:1]).all() else v for v in values[:count]],
             metric_state=values[count:],
         )
 
     def matches(self, checkpoint: Checkpoint) -> bool:
         """Return whether a checkpoint has variables of the same shapes."""
-        own = [tuple(variable.shape) for variable in (*self._shared(), *self._per_replica())]
+        own = [tuple(variable.shape) for variable in (*self._shared, *self._per_replica)]
         other = [a.shape for a in checkpoint.shared] + [a.shape[1:] for a in checkpoint.per_replica]
         return own == other
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Set all variables but those of metrics, which Keras resets when an epoch begins."""
-        for variable, value in zip(self._shared(), checkpoint.shared, strict=True):
+        for variable, value in zip(self._shared, checkpoint.shared, strict=True):
             variable.assign(value)
         count = self._replicas.count
         rows = [value[np.arange(count) % len(value)] for value in checkpoint.per_replica]
-        self._replicas.assign(self._per_replica(), rows)
+        self._replicas.assign(self._per_replica, rows)
 
     def restore_metrics(self, checkpoint: Checkpoint) -> None:
         """Set the variables of metrics; if the number of replicas has changed, their sums are redistributed."""
         count = self._replicas.count
         rows = [np.stack([v[i::count].sum(axis=0) for i in range(count)]) for v in checkpoint.metric_state]
-        self._replicas.assign(self._metric_state(), rows)
-
-    def _shared(self) -> list[Any]:
-        return [*self._model.trainable_variables, *self._model.optimizer.variables]
-
-    def _per_replica(self) -> list[Any]:
-        return list(self._model.non_trainable_variables)
-
-    def _metric_state(self) -> list[Any]:
-        loss_tracker = self._model.metrics[0]
-        return [variable for metric in (loss_tracker, *self._metrics) for variable in metric.variables]
+        self._replicas.assign(self._metric_state, rows)

@@ -19,7 +19,6 @@ from reelmill.train.fitting.callbacks import (
     CheckpointSaver,
     EpochLogger,
     TensorBoard,
-    print_line,
     stop_on_signals,
 )
 from reelmill.train.fitting.checkpoint import Checkpoint, ModelState, Progress
@@ -279,15 +278,16 @@ def _load_checkpoint(training: _Training, folder: str) -> Checkpoint | None:
         changed = ["the model's weights"]
     if changed:
         if replicas.is_chief:
-            print_line(
+            print(
                 f"the checkpoint in {folder} is of another training (changed: {', '.join(changed)}): "
-                "starting from the beginning"
+                "starting from the beginning",
+                flush=True,
             )
         return None
     training.state.restore(loaded)
     epoch, step = divmod(loaded.progress.step, training.data.steps_per_epoch)
     if replicas.is_chief and epoch < training.options.epochs:
-        print_line(f"resumed at epoch {epoch + 1}, step {step} of {training.data.steps_per_epoch}")
+        print(f"resumed at epoch {epoch + 1}, step {step} of {training.data.steps_per_epoch}", flush=True)
     return loaded
 
 

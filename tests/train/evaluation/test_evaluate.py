@@ -1,4 +1,4 @@
-"""Evaluation with several labels, with views, and the files it writes; test_fit.py has the plain case."""
+"""Evaluation with several labels and several views, and its files; test_fit.py tests the simplest case."""
 
 import csv
 import io
@@ -27,13 +27,13 @@ from reelmill.train.options import EvaluateOptions
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 NAMES = ["cook", "dance", "run", "sing", "walk"]
-HAS = [["cook"], ["dance", "sing"], [], ["run", "sing"], ["sing"], ["cook", "dance", "run"]]
-"""Labels of the clips; nobody walks."""
+CLIP_LABELS = [["cook"], ["dance", "sing"], [], ["run", "sing"], ["sing"], ["cook", "dance", "run"]]
+"""Labels of the clips; none has the last class."""
 
 
 @pytest.fixture(scope="module")
 def several(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Clips that have no label, one or several; in the split ``bare`` none has one."""
+    """Clips with no label, one or several; in the split ``bare`` no clip has one."""
     path = str(tmp_path_factory.mktemp("several") / "set")
     recordings = [
         Recording(
@@ -44,7 +44,7 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> str:
             height=36,
             width=44,
         )
-        for split, every in (("test", HAS), ("bare", [[], []]))
+        for split, every in (("test", CLIP_LABELS), ("bare", [[], []]))
         for i, labels in enumerate(every)
     ]
     write_dataset(path, recordings, labels=NAMES, shards=2)
@@ -72,7 +72,7 @@ def save_model(classes: list[str], *, labels: Any) -> Any:
     return model
 
 
-def test_several_labels_from_the_dataset_to_the_files(
+def test_files_of_an_evaluation_with_several_labels(
     several: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -80,7 +80,7 @@ def test_several_labels_from_the_dataset_to_the_files(
     Path("params.yaml").write_text(f"dataset: {several}\nevaluate: {{batch_size: 4}}\n")
     done = CliRunner().invoke(command, ["--num-clips", "2", "--num-crops", "3"], catch_exceptions=False)
 
-    # the same by hand: 2 windows of 3 crops
+    # expected: the mean over 2 windows of 3 crops
     (batch,) = reelmill.load(
         several,
         split="test",
@@ -95,36 +95,40 @@ def test_several_labels_from_the_dataset_to_the_files(
     views = [np.asarray(model({"frames": batch["frames"][:, view]}, training=False)) for view in range(6)]
     probabilities = np.mean(views, axis=0)
     truth = batch["label"].numpy() > 0
-    assert sorted(map(tuple, truth.tolist())) == sorted(tuple(name in has for name in NAMES) for has in HAS)
-    found = json.loads(Path("metrics/evaluate/frames.json").read_text())
+    assert sorted(map(tuple, truth.tolist())) == sorted(
+        tuple(name in has for name in NAMES) for has in CLIP_LABELS
+    )
+    metrics = json.loads(Path("metrics/evaluate/frames.json").read_text())
     four = average_precision_score(truth[:, :4], probabilities[:, :4], average=None)
-    assert found["average_precision"] == pytest.approx(dict(zip(NAMES, four, strict=False)), abs=1e-5)
-    assert found["map"] == pytest.approx(np.mean(four), abs=1e-5)
-    assert (found["clips"], found["classes_without_clips"]) == (6, 1)
-    assert found["class_clips"] == {"cook": 2, "dance": 2, "run": 2, "sing": 3}
-    right = [t[p.argmax()] for p, t in zip(probabilities, truth, strict=True) if t.any()]
-    assert found["top1"] == pytest.approx(np.mean(right), abs=1e-6)
-    assert f"mAP {found['map']:.3f}" in done.output
+    assert metrics["average_precision"] == pytest.approx(dict(zip(NAMES, four, strict=False)), abs=1e-5)
+    assert metrics["map"] == pytest.approx(np.mean(four), abs=1e-5)
+    assert (metrics["clips"], metrics["classes_without_clips"]) == (6, 1)
+    assert metrics["class_clips"] == {"cook": 2, "dance": 2, "run": 2, "sing": 3}
+    correct = [t[p.argmax()] for p, t in zip(probabilities, truth, strict=True) if t.any()]
+    assert metrics["top1"] == pytest.approx(np.mean(correct), abs=1e-6)
+    assert f"mAP {metrics['map']:.3f}" in done.output
 
     rows = list(csv.DictReader(Path("plots/confusion/frames.csv").read_text().splitlines()))
     ids = [name.decode() for name in batch["clip_id"].numpy()]
     for clip, has, p in zip(ids, truth, probabilities, strict=True):
         actual = [n for n, yes in zip(NAMES, has, strict=True) if yes] or ["(none)"]
-        said = [n for n, share in zip(NAMES, p, strict=True) if share >= 0.5] or ["(none)"]
+        predicted = [n for n, share in zip(NAMES, p, strict=True) if share >= 0.5] or ["(none)"]
         pairs = [(row["actual"], row["predicted"]) for row in rows if row["clip_id"] == clip]
-        assert pairs == [(a, s) for a in actual for s in said]
+        assert pairs == [(a, s) for a in actual for s in predicted]
     assert Path("plots/confusion/frames.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_split_without_labels(several: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_split_without_labels_is_an_error(
+    several: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     save_model(NAMES, labels="multi")
-    with pytest.raises(DatasetError, match="no clip of split 'bare' has a label"):
+    with pytest.raises(DatasetError, match="no clip of split 'bare' has a label, so nothing"):
         evaluate(several, EvaluateOptions(split="bare"))
     assert not Path("metrics").exists()
 
 
-def test_clips_with_several_labels_need_a_model_for_them(
+def test_clips_with_several_labels_need_a_multi_label_model(
     several: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -133,27 +137,27 @@ def test_clips_with_several_labels_need_a_model_for_them(
         evaluate(several, EvaluateOptions())
 
 
-def test_views_of_a_clip_with_one_label(
+def test_probabilities_are_averaged_over_views(
     dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with Manifest(f"{dataset}/manifest.parquet") as manifest:
         model = save_model(manifest.info.labels, labels="single")
-    found = evaluate(dataset, EvaluateOptions(num_clips=2, num_crops=10, batch_size=5))
+    evaluation = evaluate(dataset, EvaluateOptions(num_clips=2, num_crops=10, batch_size=5))
     (batch,) = reelmill.load(
         dataset, split="test", clip_frames=2, stride=1, crop=32, num_clips=2, num_crops=10, batch_size=13
     )
-    each = [np.asarray(model({"frames": batch["frames"][:, view]}, training=False)) for view in range(20)]
-    np.testing.assert_allclose(found.probabilities, np.mean(each, axis=0), atol=1e-5)
-    assert found.actual.tolist() == batch["label"].numpy().tolist()
+    views = [np.asarray(model({"frames": batch["frames"][:, view]}, training=False)) for view in range(20)]
+    np.testing.assert_allclose(evaluation.probabilities, np.mean(views, axis=0), atol=1e-5)
+    assert evaluation.actual.tolist() == batch["label"].numpy().tolist()
     info = json.loads(Path("model/frames/model.json").read_text())
     Path("model/frames/model.json").write_text(json.dumps({**info, "crop": None}))
     with pytest.raises(UsageError, match="num_crops 3 needs a crop"):
         evaluate(dataset, EvaluateOptions(num_crops=3))
 
 
-def test_a_service_can_load(dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """test_service.py compares what it delivers; here, that it is asked."""
+def test_the_service_option_is_used(dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That the option reaches the loader; test_service.py tests what a service delivers."""
     monkeypatch.chdir(tmp_path)
     with Manifest(f"{dataset}/manifest.parquet") as manifest:
         save_model(manifest.info.labels, labels="single")
@@ -178,17 +182,18 @@ def test_clips_without_labels_count_for_map_and_not_for_top_k() -> None:
     assert rows == ["x,a,a", "y,a,a", "y,a,b", "y,b,a", "y,b,b", "z,(none),a"]
 
 
-def test_the_picture_of_many_classes_keeps_a_size_that_can_be_looked_at() -> None:
+def test_the_image_of_many_classes_has_a_limited_size() -> None:
     sizes = {}
     for classes in (3, 30, 200):
-        counts = np.eye(classes, dtype=np.int64)
-        with Image.open(io.BytesIO(confusion_png(counts, [f"c{i}" for i in range(classes)]))) as picture:
+        counts, names = np.eye(classes, dtype=np.int64), [f"c{i}" for i in range(classes)]
+        content = confusion_png(counts, names, clips=np.ones(classes, np.int64))
+        with Image.open(io.BytesIO(content)) as picture:
             sizes[classes] = picture.size
     assert sizes == {3: (400, 400), 30: (1250, 1250), 200: (2000, 2000)}
 
 
-def test_rows_are_shares_of_the_clips_that_have_a_class() -> None:
+def test_rows_of_the_image_are_divided_by_the_clips_of_each_class() -> None:
     counts = np.array([[2, 1], [1, 1]])
     by_clips = confusion_png(counts, ["a", "b"], clips=np.array([2, 1]))
-    assert by_clips != confusion_png(counts, ["a", "b"])
+    assert by_clips != confusion_png(counts, ["a", "b"], clips=counts.sum(axis=1))
     assert by_clips == confusion_png(counts, ["a", "b"], clips=np.array([2, 1]))
