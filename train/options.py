@@ -1,4 +1,4 @@
-"""The sections ``train`` and ``evaluate`` of params.yaml. Imports no TensorFlow: the command line reads it."""
+"""The sections ``train`` and ``evaluate`` of params.yaml. Does not import TensorFlow, which is slow."""
 
 from typing import Annotated, Any, Literal
 
@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from reelmill.datasets import storage
 
 DEFAULT_RUN = "frames"
-"""Name of the run of a project that names none."""
+"""Name of the run of a project without a section ``runs``."""
 
 Count = Annotated[int, Field(ge=1)]
 Labels = Literal["single", "multi"]
@@ -19,128 +19,128 @@ class _Options(BaseModel):
 
 
 class TrainOptions(_Options):
-    """What ``reelmill train`` does: the section ``train``, and what an entry of ``runs`` sets otherwise."""
+    """Options of ``reelmill train``: the section ``train``, overridden by an entry of ``runs``."""
 
     columns: Annotated[list[str], Field(min_length=1)] = ["frames"]
-    """Columns to learn from; the steps of the first are sampled, and the others follow its times"""
+    """Columns to train on; steps are sampled from the first column, and the others are aligned to its timestamps"""
     model: str | None = None
-    """Name of a model of train/models; null takes what suits the first column"""
+    """Name of a model of train/models, or module:callable; null chooses one by the columns"""
     arguments: dict[str, Any] = {}
-    """Arguments of the model, as {pooling: max}; its file in train/models names them"""
+    """Arguments of the model, as {pooling: max}; docs/models.md lists them"""
     labels: Labels = "single"
-    """single: every clip has exactly one label; multi: any number, each learned as a yes or no of its own"""
+    """single: exactly one label per clip; multi: any number, each an independent binary classification"""
     split: str = "train"
-    """Split to learn from"""
+    """Split to train on"""
     validation_split: str | None = "val"
-    """Split to measure after every epoch; null: none"""
+    """Split to validate on after every epoch; null: none"""
     epochs: Count = 16
-    """Passes over the split"""
+    """Number of passes over the split"""
     batch_size: Count = 16
     """Clips in one batch, over all replicas"""
     clip_frames: Count = 8
-    """Frames, or steps of the first column, taken of each clip"""
+    """Frames, or steps of the first column, per clip"""
     stride: Count = 4
-    """Distance from one taken frame to the next, in stored frames"""
+    """Distance between these frames, in stored frames"""
     crop: Count | None = 224
     """Height and width of the crop in pixels; null: whole frames"""
     flip: bool = False
-    """Mirror every other clip left to right; leave off where left and right are the label"""
+    """Mirror half of the clips left to right; not for labels that depend on left and right"""
     shuffle_shards: Count | None = None
-    """Shuffle within windows of so many shards, read in one go, as object stores like it; null: over the whole split"""
+    """For object stores: shuffle within windows of this many shards, read whole; null: shuffle the whole split"""
     learning_rate: Annotated[float, Field(gt=0)] = 0.003
-    """Step size of the optimizer Adam; with a schedule the largest"""
+    """Learning rate of the optimizer Adam; the largest one if a schedule is set"""
     schedule: Literal["constant", "cosine", "exponential", "step"] = "constant"
-    """How the step size falls: constant, cosine (to 0), exponential (to 1 %), or step (to a tenth, at each third)"""
+    """Decay of the learning rate: constant, cosine (to 0), exponential (to 1 %), or step (to a tenth at each third)"""
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
-    """Epochs in which the step size rises from 0, before the schedule begins"""
+    """Epochs in which the learning rate rises from 0, before the schedule begins"""
     class_weights: Literal["balanced"] | dict[str, float] | None = None
-    """What each class counts for: balanced (rare classes more), or a weight by class name, 1 for those not named"""
+    """Weight of each class in the loss: balanced (rare classes more), or weights by class name, 1 for all others"""
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
-    """What is computed with; mixed_float16 is for GPUs, mixed_bfloat16 for TPUs and newer GPUs and processors"""
+    """Precision of computations: mixed_float16 for GPUs, mixed_bfloat16 for TPUs and recent GPUs and CPUs"""
     strategy: Literal["none", "mirrored", "multi_worker", "data_parallel"] = "none"
-    """Replicas: none, mirrored (this machine's GPUs), multi_worker (TF_CONFIG), or data_parallel (Keras on JAX)"""
+    """Distribution: none, mirrored (GPUs of this machine), multi_worker (TF_CONFIG), or data_parallel (Keras on JAX)"""
     replicas: Count | None = None
-    """Devices of this machine to use with mirrored and data_parallel; null: all"""
+    """Number of devices for mirrored and data_parallel; null: all of this machine"""
     deterministic: bool = True
-    """Whether a second run gives the same weights to the last bit, which costs speed"""
+    """Whether repeated runs result in bit-identical weights, which is slower"""
     checkpoint_steps: Count | None = None
-    """Steps between checkpoints, which a stopped training goes on from; null: one at the end of each epoch"""
+    """Steps between checkpoints, from which an interrupted training resumes; null: only at the end of each epoch"""
     seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
-    """Where order, crops and weights start from"""
+    """Seed of the order of clips, of crops and of initial weights"""
     out: str = "model"
-    """Folder that each run gets a folder in, for model.keras and model.json"""
+    """Folder for models: RUN/model.keras and RUN/model.json"""
     metrics: str = "metrics"
-    """Folder for the metrics: train/RUN.json, and train/RUN.throughput.json, which differs from time to time"""
+    """Folder for metrics: train/RUN.json, and train/RUN.throughput.json, which differs from run to run"""
     plots: str = "plots"
-    """Folder for every epoch's metrics: history/RUN.csv"""
+    """Folder for the metrics of every epoch: history/RUN.csv"""
     checkpoints: str = "checkpoints"
-    """Folder for what an interrupted training goes on from: RUN, removed at the end"""
+    """Folder for checkpoints: RUN, removed at the end of the training"""
     tensorboard: str | None = "logs"
-    """Folder for TensorBoard: RUN; null: none"""
+    """Folder for the log files of TensorBoard: RUN; null: none"""
     memory_mib: Count | None = None
-    """Most memory that the loader's buffers may take, in MiB; null: as tf.data sees fit"""
+    """Maximum memory of the loader's buffers in MiB; null: chosen by tf.data"""
     service: str | None = None
-    """Address of a tf.data service that loads in this process's stead, as grpc://host:5050 (`reelmill serve`)"""
+    """Address of a tf.data service that loads instead of this process, as grpc://host:5050 (`reelmill serve`)"""
 
     def model_folder(self, run: str) -> str:
-        """Where a run's model goes."""
+        """Return the folder of a run's model."""
         return storage.join(self.out, run)
 
     def checkpoint_folder(self, run: str) -> str:
-        """Where an interrupted training's checkpoint is."""
+        """Return the folder of a run's checkpoint."""
         return storage.join(self.checkpoints, run)
 
     def tensorboard_folder(self, run: str) -> str | None:
-        """Where TensorBoard's files go; None: nowhere."""
+        """Return the folder of TensorBoard's files; None if none are written."""
         return None if self.tensorboard is None else storage.join(self.tensorboard, run)
 
     def metrics_file(self, run: str) -> str:
-        """Where the last epoch's metrics go."""
+        """Return the path of the metrics of the last epoch."""
         return storage.join(self.metrics, "train", f"{run}.json")
 
     def throughput_file(self, run: str) -> str:
-        """Where clips per second and seconds go."""
+        """Return the path of throughput and duration."""
         return storage.join(self.metrics, "train", f"{run}.throughput.json")
 
     def history_file(self, run: str) -> str:
-        """Where every epoch's metrics go."""
+        """Return the path of the metrics of all epochs."""
         return storage.join(self.plots, "history", f"{run}.csv")
 
 
 class EvaluateOptions(_Options):
-    """What ``reelmill evaluate`` does."""
+    """Options of ``reelmill evaluate``: the section ``evaluate``."""
 
     model: str = "model"
-    """Folder that `reelmill train` wrote each run's model in"""
+    """Folder of the models that `reelmill train` wrote"""
     split: str = "test"
-    """Split to measure"""
+    """Split to evaluate"""
     batch_size: Count = 16
     """Clips in one batch"""
     num_clips: Count = 1
-    """Windows per clip, spread evenly in time; the probabilities of all views are averaged"""
+    """Windows per clip, evenly spaced in time; the probabilities of all views are averaged"""
     num_crops: Literal[1, 3, 5, 10] = 1
-    """Crops of each window: 1 the centre, 3 along the longer side, 5 with corners, 10 those mirrored too"""
+    """Crops per window: 1 (centre), 3 (along the longer side), 5 (centre and corners), 10 (those 5, also mirrored)"""
     metrics: str = "metrics"
-    """Folder for the metrics: evaluate/RUN.json"""
+    """Folder for metrics: evaluate/RUN.json"""
     plots: str = "plots"
-    """Folder for the predictions, confusion/RUN.csv, and their picture, confusion/RUN.png"""
+    """Folder for predictions, confusion/RUN.csv, and the image of the confusion matrix, confusion/RUN.png"""
     memory_mib: Count | None = None
-    """Most memory that the loader's buffers may take, in MiB; null: as tf.data sees fit"""
+    """Maximum memory of the loader's buffers in MiB; null: chosen by tf.data"""
     service: str | None = None
-    """Address of a tf.data service that loads in this process's stead, as grpc://host:5050 (`reelmill serve`)"""
+    """Address of a tf.data service that loads instead of this process, as grpc://host:5050 (`reelmill serve`)"""
 
     def model_folder(self, run: str) -> str:
-        """Where a run's model is."""
+        """Return the folder of a run's model."""
         return storage.join(self.model, run)
 
     def metrics_file(self, run: str) -> str:
-        """Where the metrics go."""
+        """Return the path of the metrics."""
         return storage.join(self.metrics, "evaluate", f"{run}.json")
 
     def predictions_file(self, run: str) -> str:
-        """Where the table of predictions goes: clip_id, actual, predicted."""
+        """Return the path of the table of predictions: clip_id, actual, predicted."""
         return storage.join(self.plots, "confusion", f"{run}.csv")
 
     def confusion_file(self, run: str) -> str:
-        """Where the picture of the confusion matrix goes."""
+        """Return the path of the image of the confusion matrix."""
         return storage.join(self.plots, "confusion", f"{run}.png")
