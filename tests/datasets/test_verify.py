@@ -1,4 +1,4 @@
-"""A small dataset of real frames, damaged in every way; verify must name what is wrong."""
+"""Verification of a small dataset that is damaged in many ways: every problem must be reported."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""The example in docs/adding-a-collection.md works as it stands there."""
+"""The example in docs/adding-a-collection.md, run as it is."""
 
 import re
 import sys

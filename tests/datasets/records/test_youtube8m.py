@@ -1,4 +1,4 @@
-"""Records against a reader and a quantiser written here from google/youtube-8m's own."""
+"""Records compared with a reader and a quantiser that follow those of google/youtube-8m."""
 
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ videos = st.builds(
 
 
 def frame_level(tf: Any, record: bytes, *, sizes: dict[str, int], classes: int) -> tuple[Any, ...]:
-    """What ``YT8MFrameFeatureReader`` does with one record, for TensorFlow 2."""
+    """Read one record like ``YT8MFrameFeatureReader``, with TensorFlow 2."""
     contexts, features = tf.io.parse_single_sequence_example(
         record,
         context_features={
