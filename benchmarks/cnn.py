@@ -25,10 +25,9 @@ from numpy.typing import NDArray
 from benchmarks.frames import make_videos
 from reelmill.datasets import storage
 from reelmill.datasets.column import Column
+from reelmill.datasets.column_reader import read_column
 from reelmill.datasets.records import keys
 from reelmill.datasets.records.feature_arrays import decode_features
-from reelmill.datasets.records.sequence_example import parse
-from reelmill.datasets.records.tfrecord import read_records
 from reelmill.features.cnn.network import load_network
 from reelmill.features.cnn.recipe import CnnOptions, CnnRecipe
 from reelmill.features.frames.recipe import FramesOptions, FramesRecipe
@@ -49,20 +48,11 @@ class ReadyRecipe(CnnRecipe):
         return maker
 
 
-def records(dataset: str, name: str) -> list[bytes]:
-    """All records of a column, in the order of its shards."""
-    column, found = Column(dataset, name), []
-    for shard in column.description.shard_list():
-        with storage.open_read(column.shard_path(shard)) as file:
-            found += [record for _, record in read_records(file)]
-    return found
-
-
 def decoded(dataset: str, *, every: int, size: int) -> Pictures:
     """The pictures that the network gets: [n, size, size, 3] RGB, cropped here from what cv2 decodes."""
     found = []
-    for record in records(dataset, "frames"):
-        for step in parse(record).feature_lists[keys.IMAGE_ENCODED][::every]:
+    for _, record in read_column(Column(dataset, "frames")):
+        for step in record.feature_lists[keys.IMAGE_ENCODED][::every]:
             picture = cv2.imdecode(np.frombuffer(step[0], np.uint8), cv2.IMREAD_COLOR)
             assert picture is not None
             side = min(picture.shape[:2])
@@ -160,7 +150,9 @@ def main() -> None:
         pictures = decoded(dataset, every=every, size=arguments.size)
         bare = BareLoop(recipe, pictures, workers=workers)
         stage(dataset, recipe, workers=workers)
-        stored = [decode_features(parse(record), prefix="RGB").values for record in records(dataset, "rgb")]
+        stored = [
+            decode_features(record, prefix="RGB").values for _, record in read_column(Column(dataset, "rgb"))
+        ]
         scale = np.abs(bare.features).max()
         difference = np.abs(np.concatenate(stored) - bare.features).max() / scale
         assert difference < 1e-4, f"features differ by {difference:.1e} of the largest"

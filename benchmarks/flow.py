@@ -22,7 +22,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -33,10 +33,10 @@ import numpy as np
 
 from reelmill.datasets import storage
 from reelmill.datasets.column import Column
+from reelmill.datasets.column_reader import read_column
 from reelmill.datasets.manifest import Clip
 from reelmill.datasets.records import keys
-from reelmill.datasets.records.sequence_example import SequenceExample, parse, serialize
-from reelmill.datasets.records.tfrecord import read_records
+from reelmill.datasets.records.sequence_example import SequenceExample, serialize
 from reelmill.datasets.synthetic import Recording, wandering_clip, write_dataset
 from reelmill.features.flow.encoding import encode_flow
 from reelmill.features.flow.estimators import Grey, Method, forward_flow, reproducible, settings_of
@@ -67,15 +67,6 @@ def make_dataset(path: str, *, clips: int, frames: int, shards: int) -> None:
     write_dataset(path, recordings, labels=["drift"], shards=shards)
 
 
-def records(dataset: str, column: str) -> Iterator[SequenceExample]:
-    """The records of a column."""
-    found = Column(dataset, column)
-    for shard in found.description.shard_list():
-        with storage.open_read(found.shard_path(shard)) as file:
-            for _, data in read_records(file):
-                yield parse(data)
-
-
 def jpegs_of(record: SequenceExample, key: str) -> list[bytes]:
     """One JPEG for each step."""
     return [step[0] for step in record.feature_lists[key]]
@@ -91,7 +82,8 @@ def check_equal(dataset: str, *, method: Method, options: FlowOptions) -> float:
     """The stage's records hold the flow of the bare loop; gives what OpenCV's other code differs by, in pixels."""
     settings = settings_of(method)
     largest = 0.0
-    for frames, flow in zip(records(dataset, "frames"), records(dataset, "flow"), strict=True):
+    columns = [read_column(Column(dataset, name)) for name in ("frames", "flow")]
+    for (_, frames), (_, flow) in zip(*columns, strict=True):
         pictures = [to_grey(jpeg) for jpeg in jpegs_of(frames, keys.IMAGE_ENCODED)][:12]
         with reproducible():
             bare = list(forward_flow(pictures, settings))
@@ -182,7 +174,7 @@ def speed(arguments: argparse.Namespace) -> None:
             f"{first.written} clips of {arguments.frames} frames, {WIDTH}x{HEIGHT}, {workers} workers, {method}"
         )
         print(f"equal flow; OpenCV's processor-dependent code differs by up to {difference:.1g} pixels")
-        clips = [jpegs_of(record, keys.IMAGE_ENCODED) for record in records(dataset, "frames")]
+        clips = [jpegs_of(record, keys.IMAGE_ENCODED) for _, record in read_column(Column(dataset, "frames"))]
         runs: dict[str, Callable[[], float]] = {
             "bare loop": lambda: bare_loop(clips, method=method, workers=workers, decodes=False),
             "bare loop, decoding": lambda: bare_loop(clips, method=method, workers=workers, decodes=True),
