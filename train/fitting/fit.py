@@ -259,7 +259,7 @@ def _class_weights(dataset: str, options: TrainOptions, loader: Loader) -> Any:
 
 
 def _column_hash(dataset: str, column: str) -> str:
-    """Hash the description and the index of a column, which contain the checksums of its shards."""
+    """Return a hash of the description and the index of a column."""
     files = [storage.read_bytes(storage.join(dataset, column, file)) for file in (DESCRIPTION, INDEX)]
     return hashlib.blake2b(b"".join(files), digest_size=16).hexdigest()
 

@@ -44,18 +44,18 @@ def run(command: Any, *arguments: str) -> str:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    found = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    contents = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     return {
         name: content
-        for name, content in found.items()
+        for name, content in contents.items()
         if name != "params.yaml" and not name.startswith("logs")
     }
 
 
 def test_train_and_evaluate_write_the_same_files_every_time(project: Path) -> None:
-    said = run(train_command)
-    assert [line.split()[:2] for line in said.splitlines()[:3]] == [["epoch", f"{i}/3"] for i in (1, 2, 3)]
-    assert "next: reelmill evaluate" in said
+    output = run(train_command)
+    assert [line.split()[:2] for line in output.splitlines()[:3]] == [["epoch", f"{i}/3"] for i in (1, 2, 3)]
+    assert "next: reelmill evaluate" in output
     run(evaluate_command)
     first = files(project)
     assert sorted(first) == outputs("frames")
@@ -73,16 +73,18 @@ def test_train_and_evaluate_write_the_same_files_every_time(project: Path) -> No
     assert metrics["val_accuracy"] == float(history[-1]["val_accuracy"])
     assert (metrics["examples"], metrics["steps_per_epoch"]) == (22, 2)
 
-    # the figures, from the predictions by another library
+    # the metrics, computed from the predictions by scikit-learn
     rows = list(csv.DictReader(first["plots/confusion/frames.csv"].decode().splitlines()))
     actual, predicted = [r["actual"] for r in rows], [r["predicted"] for r in rows]
-    found = json.loads(first["metrics/evaluate/frames.json"])
-    assert found["clips"] == len(rows) == 13
-    assert found["top1"] == pytest.approx(accuracy_score(actual, predicted), abs=1e-6)
-    assert found["mean_class_accuracy"] == pytest.approx(balanced_accuracy_score(actual, predicted), abs=1e-6)
+    metrics = json.loads(first["metrics/evaluate/frames.json"])
+    assert metrics["clips"] == len(rows) == 13
+    assert metrics["top1"] == pytest.approx(accuracy_score(actual, predicted), abs=1e-6)
+    assert metrics["mean_class_accuracy"] == pytest.approx(
+        balanced_accuracy_score(actual, predicted), abs=1e-6
+    )
 
 
-def test_the_model_learns_what_a_frame_shows(project: Path) -> None:
+def test_a_model_of_frames_learns_the_training_split(project: Path) -> None:
     run(train_command, "--epochs", "20", "--validation-split", "null")
     run(evaluate_command, "--split", "train")
     assert json.loads((project / "metrics/evaluate/frames.json").read_text())["top1"] > 0.9
@@ -90,7 +92,7 @@ def test_the_model_learns_what_a_frame_shows(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--model", "resnet"], "model 'resnet': valid are frame_cnn, feature_mlp, lstm"),
         (
@@ -127,16 +129,16 @@ def test_the_model_learns_what_a_frame_shows(project: Path) -> None:
         (["--dataset", "nowhere"], "no manifest at 'nowhere/manifest.parquet'"),
     ],
 )
-def test_bad_training_input_is_explained_and_leaves_nothing(
-    project: Path, arguments: list[str], said: str
+def test_invalid_options_are_rejected_and_no_file_is_written(
+    project: Path, arguments: list[str], message: str
 ) -> None:
     result = CliRunner().invoke(train_command, arguments)
     assert isinstance(result.exception, ValueError)
-    assert said in str(result.exception)
+    assert message in str(result.exception)
     assert files(project) == {}
 
 
-def test_evaluating_without_a_model(project: Path) -> None:
+def test_evaluation_without_a_model_is_an_error(project: Path) -> None:
     with pytest.raises(UsageError, match="no trained model in 'model/frames': run `reelmill train` first"):
         CliRunner().invoke(evaluate_command, [], catch_exceptions=False)
     assert files(project) == {}
@@ -151,13 +153,13 @@ def small_model(folder: str, classes: list[str]) -> None:
     saving.save(model, info, folder)
 
 
-def test_a_model_for_other_classes_is_refused(project: Path) -> None:
+def test_a_model_of_other_classes_is_rejected(project: Path) -> None:
     small_model("model/frames", ["run", "walk"])
     with pytest.raises(ValueError, match=r"trained for 2 classes \(run, walk\)"):
         CliRunner().invoke(evaluate_command, [], catch_exceptions=False)
 
 
-def test_a_damaged_model_is_named(project: Path, dataset: str) -> None:
+def test_a_damaged_model_is_reported_with_its_folder(project: Path, dataset: str) -> None:
     with Manifest(f"{dataset}/manifest.parquet") as manifest:
         small_model("model/frames", manifest.info.labels)
     Path("model/frames/model.keras").write_bytes(b"PK")
@@ -165,19 +167,19 @@ def test_a_damaged_model_is_named(project: Path, dataset: str) -> None:
         CliRunner().invoke(evaluate_command, [], catch_exceptions=False)
 
 
-def test_windows_of_a_clip_are_averaged(project: Path, dataset: str) -> None:
+def test_probabilities_are_averaged_over_windows(project: Path, dataset: str) -> None:
     with Manifest(f"{dataset}/manifest.parquet") as manifest:
         small_model("model/frames", manifest.info.labels)
-    several = evaluate(dataset, EvaluateOptions(num_clips=3, batch_size=4))
-    assert several.probabilities.shape == (13, 6)
+    evaluation = evaluate(dataset, EvaluateOptions(num_clips=3, batch_size=4))
+    assert evaluation.probabilities.shape == (13, 6)
     model, info = saving.load("model/frames")
     import reelmill
 
     (batch,) = reelmill.load(
         dataset, split="test", clip_frames=2, stride=info.stride, crop=32, num_clips=3, batch_size=13
     )
-    each = [np.asarray(model.predict_on_batch({"frames": batch["frames"][:, k]})) for k in range(3)]
-    np.testing.assert_allclose(several.probabilities, np.mean(each, axis=0), atol=1e-5)
+    windows = [np.asarray(model.predict_on_batch({"frames": batch["frames"][:, k]})) for k in range(3)]
+    np.testing.assert_allclose(evaluation.probabilities, np.mean(windows, axis=0), atol=1e-5)
 
 
 def test_metrics_of_known_predictions() -> None:
@@ -201,7 +203,7 @@ def test_metrics_of_known_predictions() -> None:
     assert confusion_png(evaluation.confusion, names, clips=clips) == image
 
 
-def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_is_reported_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     from reelmill.train.keras_setup import quiet_import
 
     monkeypatch.setitem(sys.modules, "tensorflow", None)

@@ -1,4 +1,4 @@
-"""The starvation meter, held against pipelines and models that sleep for a known time."""
+"""The input wait, measured with pipelines and models that sleep for a known time."""
 
 import subprocess
 import sys
@@ -29,19 +29,19 @@ PASSES = [(0.04, 0.0), (0.06, 0.03), (0.0, 0.04)]
 SECONDS = st.floats(0, 10)
 
 
-def napping(seconds: float, *, prefetch: bool = False) -> Any:
-    """Batches without end, each after a nap."""
+def sleeping_batches(seconds: float, *, prefetch: bool = False) -> Any:
+    """An infinite dataset that sleeps before each batch."""
     x = np.random.default_rng(0).normal(size=(EXAMPLES, 4)).astype(np.float32)
 
     batches = tf.data.Dataset.from_tensor_slices((x, x.sum(1, keepdims=True))).repeat().batch(BATCH)
     batches = batches.apply(testing.sleep(round(seconds * 1e6)))
     options = tf.data.Options()
-    options.experimental_optimization.inject_prefetch = False  # tf.data would work ahead unasked
+    options.experimental_optimization.inject_prefetch = False  # tf.data would prefetch automatically
     return (batches.prefetch(2) if prefetch else batches).with_options(options)
 
 
 def sleeping_model(seconds: float, **compile_options: Any) -> Any:
-    """A linear model whose every step takes at least so long."""
+    """A linear model that sleeps in each step."""
 
     def late(value: Any) -> Any:
         time.sleep(seconds)
@@ -65,52 +65,54 @@ def train(model: Any, batches: Any, *callbacks: Any, **options: Any) -> Any:
 
 @pytest.mark.parametrize("steps_per_execution", [1, 3])
 @pytest.mark.parametrize(("wait", "work"), PASSES)
-def test_share_is_the_sleep_in_the_pipeline(wait: float, work: float, steps_per_execution: int) -> None:
+def test_input_wait_is_the_sleep_of_the_pipeline_beyond_that_of_the_model(
+    wait: float, work: float, steps_per_execution: int
+) -> None:
     meter = InputMeter()
-    train(sleeping_model(work, steps_per_execution=steps_per_execution), napping(wait), meter)
+    train(sleeping_model(work, steps_per_execution=steps_per_execution), sleeping_batches(wait), meter)
     assert len(meter.steps) == len(meter.waits) == 2 * STEPS - 2
-    # the next batch is taken while the model is at work
+    # the next batch is fetched while the model works
     assert np.median(meter.waits) == pytest.approx(max(wait - work, 0), abs=0.015)
     assert np.median(meter.steps) == pytest.approx(max(wait, work), abs=0.02)
     assert meter.share == pytest.approx(sum(meter.waits) / sum(meter.steps))
     assert meter.epochs == pytest.approx([meter.share, meter.share], abs=0.15)
 
 
-def test_a_pipeline_that_works_ahead_is_not_waited_for() -> None:
+def test_prefetching_reduces_the_input_wait() -> None:
     slow, fast = InputMeter(), InputMeter()
-    train(sleeping_model(0.02), napping(0.04, prefetch=True), slow, epochs=1, steps_per_epoch=12)
-    train(sleeping_model(0.04), napping(0.02, prefetch=True), fast, epochs=1, steps_per_epoch=12)
+    train(sleeping_model(0.02), sleeping_batches(0.04, prefetch=True), slow, epochs=1, steps_per_epoch=12)
+    train(sleeping_model(0.04), sleeping_batches(0.02, prefetch=True), fast, epochs=1, steps_per_epoch=12)
     assert np.median(slow.waits) == pytest.approx(0.02, abs=0.015)
     assert np.median(fast.waits) < 0.005
     assert "loading is the slower side" in slow.summary()
 
 
 @pytest.mark.parametrize("steps_per_execution", [1, 3])
-def test_training_is_the_same_with_a_meter(steps_per_execution: int) -> None:
+def test_a_meter_does_not_change_the_training(steps_per_execution: int) -> None:
     results = []
     for callbacks in ([], [InputMeter()]):
         model = sleeping_model(0.0, steps_per_execution=steps_per_execution)
-        history = train(model, napping(0.0), *callbacks, steps_per_epoch=5).history
+        history = train(model, sleeping_batches(0.0), *callbacks, steps_per_epoch=5).history
         results.append((history, model.get_weights(), int(model.optimizer.iterations)))
     (history, weights, steps), (metered_history, metered_weights, metered_steps) = results
     assert metered_history == history
     assert metered_steps == steps
-    for expected, found in zip(weights, metered_weights, strict=True):
-        np.testing.assert_array_equal(found, expected)
+    for expected, actual in zip(weights, metered_weights, strict=True):
+        np.testing.assert_array_equal(actual, expected)
 
 
-def test_data_that_ends_ends_each_epoch() -> None:
+def test_finite_data_ends_each_epoch() -> None:
     meter = InputMeter()
     model = sleeping_model(0.0, steps_per_execution=3)
-    train(model, napping(0.0).take(EXAMPLES // BATCH), meter, steps_per_epoch=None)
+    train(model, sleeping_batches(0.0).take(EXAMPLES // BATCH), meter, steps_per_epoch=None)
     assert int(model.optimizer.iterations) == 2 * EXAMPLES // BATCH
     assert len(meter.steps) == 2 * EXAMPLES // BATCH - 2
 
 
-def test_the_model_gets_its_own_function_back() -> None:
+def test_the_train_function_is_restored() -> None:
     model = sleeping_model(0.0)
     model.make_train_function()
-    own = model.train_function
+    original = model.train_function
 
     class Stop(keras.callbacks.Callback):  # type: ignore[misc]
         def on_train_batch_end(self, *_: Any, **__: Any) -> None:
@@ -118,16 +120,18 @@ def test_the_model_gets_its_own_function_back() -> None:
 
     interrupted, second = InputMeter(), InputMeter()
     with pytest.raises(KeyboardInterrupt):
-        train(model, napping(0.0), interrupted, Stop())
-    assert model.train_function is not own
-    train(model, napping(0.0), second)
-    assert model.train_function is own
+        train(model, sleeping_batches(0.0), interrupted, Stop())
+    assert model.train_function is not original
+    train(model, sleeping_batches(0.0), second)
+    assert model.train_function is original
     assert (len(interrupted.steps), len(second.steps)) == (0, 2 * STEPS - 2)
 
 
 def test_tensorboard_shows_the_input_wait_of_each_epoch(tmp_path: Path) -> None:
     meter = InputMeter()
-    history = train(sleeping_model(0.0), napping(0.0), meter, TensorBoard(str(tmp_path), meter)).history
+    history = train(
+        sleeping_model(0.0), sleeping_batches(0.0), meter, TensorBoard(str(tmp_path), meter)
+    ).history
     assert list(history) == ["loss"]  # the input wait differs from run to run, so it is not in the history
     events = [
         (value.tag, event.step, float(tf.make_ndarray(value.tensor)))
@@ -141,7 +145,7 @@ def test_tensorboard_shows_the_input_wait_of_each_epoch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wait", [0.0, 0.03])
-def test_a_loop_of_ones_own(wait: float) -> None:
+def test_metered_measures_a_custom_loop(wait: float) -> None:
     def batches() -> Iterator[int]:
         for number in range(8):
             time.sleep(wait)
@@ -158,7 +162,7 @@ def test_a_loop_of_ones_own(wait: float) -> None:
     assert np.median(meter.steps) == pytest.approx(wait + 0.03, abs=0.02)
 
 
-def test_summary_names_the_slower_side() -> None:
+def test_the_summary_names_the_slower_side() -> None:
     meter = Meter(warm_up=0)
     assert meter.summary() == "input wait: too few steps to measure"
     meter.add(wait=0.004, step=1.0)
@@ -171,7 +175,7 @@ def test_summary_names_the_slower_side() -> None:
 
 
 @given(st.lists(st.tuples(SECONDS, SECONDS)), st.integers(0, 4))
-def test_a_share_is_a_share(parts: list[tuple[float, float]], warm_up: int) -> None:
+def test_the_share_is_between_zero_and_one(parts: list[tuple[float, float]], warm_up: int) -> None:
     meter = Meter(warm_up=warm_up)
     for wait, work in parts:
         meter.add(wait=wait, step=wait + work + 1e-3)
@@ -196,18 +200,18 @@ for callbacks in ([], [InputMeter()]):
     with strategy.scope():
         model = sleeping_model(0.01)
         model.make_train_function()
-        own = model.train_function
-    train(model, napping(0.06), *callbacks, steps_per_epoch=12)
-    assert model.train_function is own
+        original = model.train_function
+    train(model, sleeping_batches(0.06), *callbacks, steps_per_epoch=12)
+    assert model.train_function is original
     weights.append(model.get_weights())
-for expected, found in zip(*weights):
-    np.testing.assert_array_equal(found, expected)
+for expected, actual in zip(*weights):
+    np.testing.assert_array_equal(actual, expected)
 meter, = callbacks
 print(len(meter.steps), np.median(meter.waits[12:]), np.median(meter.steps[12:]))
 """
 
 
-def test_replicas_wait_together() -> None:
+def test_the_input_wait_of_replicas() -> None:
     done = subprocess.run(
         [sys.executable, "-c", REPLICAS],
         capture_output=True,
@@ -218,7 +222,5 @@ def test_replicas_wait_together() -> None:
     assert done.returncode == 0, done.stderr
     steps, wait, step = map(float, done.stdout.split())
     assert steps == 2 * 12 - 2
-    assert (
-        0.02 < wait < 0.06
-    )  # a strategy works ahead: of the 60 ms, those of the two replicas' work are not waited
+    assert 0.02 < wait < 0.06  # a strategy prefetches, so the time of the replicas' work is not waited
     assert 0.05 < step < 0.1

@@ -23,7 +23,7 @@ def random() -> np.random.Generator:
 
 
 def loss(label: Any, probabilities: Any, *, labels: Any, weights: Any = None) -> float:
-    """The value of the loss, for three classes."""
+    """Return the value of the loss for three classes."""
     function, _ = loss_and_metrics(labels, classes=3, weights=weights)
     return float(function(label, probabilities))
 
