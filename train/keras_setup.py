@@ -1,4 +1,4 @@
-"""What must be set before TensorFlow and Keras are imported: log level and backend. Imports neither of them."""
+"""Settings that must precede the import of TensorFlow and Keras: log level and backend. Imports neither of them."""
 
 import os
 import sys

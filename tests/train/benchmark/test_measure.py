@@ -21,7 +21,7 @@ def no_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sleeping_batches(milliseconds: int, determinism: list[bool] | None = None) -> tf.data.Dataset:
-    """Batches of 5 clips, one in so many milliseconds; notes whether operations are deterministic."""
+    """Return batches of 5 clips at this interval; record whether operations are deterministic."""
     if determinism is not None:
         determinism.append(config.is_op_determinism_enabled())
     batches = tf.data.Dataset.from_tensors({"clip_id": tf.zeros([5], tf.string)}).repeat()

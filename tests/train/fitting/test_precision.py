@@ -1,4 +1,4 @@
-"""Mixed precision and several labels through the command line."""
+"""Mixed precision, and training with several labels through the command line."""
 
 import csv
 import json
@@ -36,10 +36,10 @@ CLASSES = ["warm", "loud", "wet"]
 
 @pytest.fixture(scope="module")
 def several(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Clips with none to three labels, each of which one feature shows."""
+    """Clips with zero to three labels; each feature determines one label."""
     path = str(tmp_path_factory.mktemp("several") / "set")
     jpeg = encode(texture(8, 8, seed=0))
-    recordings, made = [], {}
+    recordings, payloads = [], {}
     for split, count in (("train", 32), ("val", 16)):
         for i in range(count):
             bits = [(i >> k) & 1 for k in range(3)]
@@ -50,11 +50,11 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> str:
             )
             noise = np.random.default_rng(i).normal(0, 0.3, (2, 3))
             values = (np.array(bits) * 2 - 1 + noise).astype(np.float32)
-            made[clip] = features_payload(
+            payloads[clip] = features_payload(
                 ClipFeatures(values=values, timestamps_us=[0, FRAME_US], rate=25.0), prefix="A"
             )
     write_dataset(path, recordings, labels=CLASSES, shards=1)
-    write_column(path, "senses", made, kind="own", shards=1)
+    write_column(path, "senses", payloads, kind="own", shards=1)
     return path
 
 
@@ -68,8 +68,8 @@ def project(tmp_path: Path, several: str, monkeypatch: pytest.MonkeyPatch) -> Pa
     return tmp_path
 
 
-def test_several_labels_are_learned_each_by_itself(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(tf.config.experimental, "enable_op_determinism")  # which deterministic asks for
+def test_each_of_several_labels_is_learned(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(tf.config.experimental, "enable_op_determinism")  # which deterministic: true calls
     arguments = ["--labels", "multi", "--class-weights", "balanced", "--deterministic", "false"]
     result = CliRunner().invoke(command, [*arguments, "--tensorboard", "null"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
@@ -83,14 +83,14 @@ def test_several_labels_are_learned_each_by_itself(project: Path, monkeypatch: p
     assert 0 <= throughput["input_wait"] <= 1
     assert not Path("logs").exists()
     model, _ = saving.load("model/frames")
-    assert not model.compiled  # its optimizer is of no use any more
+    assert not model.compiled  # it was saved without its optimizer
     eight = np.array([[(i >> k) & 1 for k in range(3)] for i in range(8)])
     clips = np.repeat((eight * 2.0 - 1)[:, None], 2, axis=1)
     probabilities = np.asarray(model.predict_on_batch({"senses": clips}))
     np.testing.assert_array_equal(probabilities > 0.5, eight)
 
 
-def test_a_clip_of_several_labels_needs_them_allowed(project: Path) -> None:
+def test_clips_with_several_labels_need_labels_multi(project: Path) -> None:
     result = CliRunner().invoke(command, [])
     assert isinstance(result.exception, ValueError)
     assert "labels where labels='single' needs one" in str(result.exception)
@@ -98,7 +98,7 @@ def test_a_clip_of_several_labels_needs_them_allowed(project: Path) -> None:
 
 
 class Stop(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships no types
-    """Ends a training as if it were killed."""
+    """Ends a training after step 6 like a kill."""
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
         if int(self.model.optimizer.iterations.numpy()) == 6:
@@ -106,7 +106,7 @@ class Stop(keras.callbacks.Callback):  # type: ignore[misc] # Keras ships no typ
 
 
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
-def test_mixed_precision_computes_in_half_and_keeps_weights_whole(
+def test_mixed_precision_computes_in_half_precision_with_float32_weights(
     project: Path, several: str, precision: Any
 ) -> None:
     options = TrainOptions(
@@ -120,7 +120,7 @@ def test_mixed_precision_computes_in_half_and_keeps_weights_whole(
         precision=precision,
         validation_split=None,
     )
-    whole = fit(several, options)
+    uninterrupted = fit(several, options)
     assert keras.config.dtype_policy().name == "float32"
     content = Path("model/frames/model.keras").read_bytes()
     model, _ = saving.load("model/frames")
@@ -128,16 +128,16 @@ def test_mixed_precision_computes_in_half_and_keeps_weights_whole(
     assert dense[0].compute_dtype == precision.removeprefix("mixed_")
     assert {weight.dtype for weight in model.weights} == {"float32"}
     assert np.asarray(model.predict_on_batch({"senses": np.ones((1, 2, 3))})).dtype == np.float32
-    assert all(math.isfinite(row["loss"]) for row in whole.history)
+    assert all(math.isfinite(row["loss"]) for row in uninterrupted.history)
 
     if precision != "mixed_float16":
         return
     with pytest.raises(EOFError):
         fit(several, options, callbacks=[Stop()])
-    found = checkpoint.load("checkpoints/frames")
-    assert found is not None
-    assert found.progress.step == 5
+    loaded = checkpoint.load("checkpoints/frames")
+    assert loaded is not None
+    assert loaded.progress.step == 5
     # Keras' first loss scale
-    assert any(value.shape == () and value == 2.0**15 for value in found.shared)
-    assert fit(several, options).history == whole.history
+    assert any(value.shape == () and value == 2.0**15 for value in loaded.shared)
+    assert fit(several, options).history == uninterrupted.history
     assert Path("model/frames/model.keras").read_bytes() == content

@@ -1,4 +1,4 @@
-"""Trainings that are killed or stopped and go on: bit by bit the same as one that is not."""
+"""Trainings that are killed or stopped and resume: equal to the last bit to an uninterrupted one."""
 
 import json
 import os
@@ -44,34 +44,34 @@ Order = list[list[int]]
 
 
 class Recorder(keras.layers.Layer):  # type: ignore[misc] # Keras ships no types
-    """Hands on what it gets, and notes the numbers of the clips of every training batch."""
+    """Returns its input, and records the numbers of the clips of every training batch."""
 
-    seen: Order = []  # noqa: RUF012 - of all of them
+    seen: Order = []  # noqa: RUF012 - shared by all instances
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.supports_jit = False
 
     def call(self, values: Any, *, training: bool = False) -> Any:
-        """Note the batch."""
+        """Record the batch."""
         if not training:
             return values
         return tf.ensure_shape(tf.numpy_function(self.note, [values], tf.float32), values.shape)
 
     @classmethod
     def note(cls, values: Any) -> Any:
-        """Note the batch."""
+        """Record the batch."""
         cls.seen.append(values[:, 0, 0].astype(int).tolist())
         return values
 
 
 def build(name: str, *, inputs: Any, classes: int, labels: Any = None, arguments: Any = None) -> Any:
-    """A model with all kinds of state: statistics of batches, random numbers, weights."""
+    """Build a model with batch statistics, random generators and weights."""
     return network(inputs, classes, stateful=True)
 
 
 def network(inputs: Any, classes: int, *, stateful: bool) -> Any:
-    """A small model, which notes its batches where it runs on TensorFlow."""
+    """Build a small model, which records its batches if it runs on TensorFlow."""
     first = Recorder() if keras.backend.backend() == "tensorflow" else keras.layers.Identity()
     ((key, spec),) = inputs.items()
     clips, layers = keras.Input(spec.shape, name=key), keras.layers
@@ -83,18 +83,18 @@ def network(inputs: Any, classes: int, *, stateful: bool) -> Any:
 
 
 class Killed(BaseException):
-    """What no code of ours catches, as if the process were gone."""
+    """An exception that no code catches, like the end of the process."""
 
 
 class At(keras.callbacks.Callback):  # type: ignore[misc]
-    """Does something at the end of a step, counted from 1 since the beginning of the training."""
+    """Calls a function at the end of a step, counted from 1."""
 
     def __init__(self, step: int, act: Any) -> None:
         super().__init__()
         self.step, self.act = step, act
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
-        """Before the training's own callbacks."""
+        """Runs before the callbacks of the training."""
         if int(self.model.optimizer.iterations.numpy()) == self.step:
             self.act()
 
@@ -106,15 +106,15 @@ def kill() -> None:
 def train(
     dataset: str, *, callbacks: Sequence[Any] = (), **more: Any
 ) -> tuple[list[dict[str, float]], Order, bytes]:
-    """Train in this folder; history, clips of the steps made, and the model's bytes."""
+    """Train in the working directory; return the history, the clips of each step, and the bytes of the model."""
     Recorder.seen = []
     result = fit(dataset, TrainOptions(**{**SETTINGS, **more}), run="a", callbacks=callbacks)
     return result.history, Recorder.seen, Path("model/a/model.keras").read_bytes()
 
 
 def step_reached() -> int:
-    found = checkpoint.load("checkpoints/a")
-    return 0 if found is None else found.progress.step
+    loaded = checkpoint.load("checkpoints/a")
+    return 0 if loaded is None else loaded.progress.step
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def whole(
     numbered: str, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[list[dict[str, float]], Order, bytes]:
-    """A training that nothing interrupts."""
+    """History, order of clips and model of an uninterrupted training."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("whole"))
         patch.setattr(models, "build", build)
@@ -136,38 +136,38 @@ def whole(
 
 
 def points(folder: str, tag: str) -> dict[int, float]:
-    """What TensorBoard shows."""
+    """Return the values of a tag in TensorBoard's files by step."""
     events = EventAccumulator(folder)
     events.Reload()
     return {event.step: tf.make_ndarray(event.tensor_proto).item() for event in events.Tensors(tag)}
 
 
-def test_three_interruptions_change_nothing(
+def test_a_training_that_is_killed_three_times_has_the_same_result(
     here: Path, numbered: str, whole: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     every = 4
     history, order, content = whole
     assert len(order) == STEPS * EPOCHS
-    done: Order = []
+    order_so_far: Order = []
     for step in sorted(np.random.default_rng(every).choice(np.arange(2, 24), 3, replace=False).tolist()):
-        begun = step_reached()
+        first_step = step_reached()
         with pytest.raises(Killed):
             train(numbered, callbacks=[At(step, kill)], checkpoint_steps=every)
-        assert Recorder.seen == order[begun:step]
-        # every so many steps and at each epoch's end; of the step in which it died, nothing
+        assert Recorder.seen == order[first_step:step]
+        # saved every few steps and at each epoch's end, but not in the step in which it was killed
         last = (step - 1) // STEPS * STEPS
         assert step_reached() == max(last, (step - 1) // every * every)
-        done[begun:] = Recorder.seen
-    begun = step_reached()
+        order_so_far[first_step:] = Recorder.seen
+    first_step = step_reached()
     capsys.readouterr()
-    found, rest, bytes_ = train(numbered, checkpoint_steps=every)
-    said = capsys.readouterr().out.splitlines()[0]
-    assert said == f"resumed at epoch {begun // STEPS + 1}, step {begun % STEPS} of {STEPS}"
-    done[begun:] = rest
-    assert done == order
-    assert found == history
-    assert len(found) == EPOCHS
-    assert bytes_ == content
+    resumed_history, rest, resumed_content = train(numbered, checkpoint_steps=every)
+    first_line = capsys.readouterr().out.splitlines()[0]
+    assert first_line == f"resumed at epoch {first_step // STEPS + 1}, step {first_step % STEPS} of {STEPS}"
+    order_so_far[first_step:] = rest
+    assert order_so_far == order
+    assert resumed_history == history
+    assert len(history) == EPOCHS
+    assert resumed_content == content
     assert not Path("checkpoints/a").exists()
     curve = points("logs/a/validation", "epoch_loss")
     assert curve == pytest.approx({epoch: row["val_loss"] for epoch, row in enumerate(history)})
@@ -189,7 +189,7 @@ def test_tensorboard_shows_the_last_training_and_leaves_other_files(
     assert (here / "logs/a/train/notes.txt").read_text() == "mine"
 
 
-def test_a_stopped_training_saves_the_step_it_was_in(here: Path, numbered: str, whole: Any) -> None:
+def test_a_signal_saves_the_current_step(here: Path, numbered: str, whole: Any) -> None:
     order: Order = []
     for number, step in ((signal.SIGTERM, 9), (signal.SIGINT, 14)):
         before = signal.getsignal(number)
@@ -203,7 +203,7 @@ def test_a_stopped_training_saves_the_step_it_was_in(here: Path, numbered: str, 
     assert (history, order + rest, content) == whole
 
 
-def test_a_killed_process(here: Path, numbered: str, whole: Any) -> None:
+def test_a_killed_process_resumes_with_the_same_result(here: Path, numbered: str, whole: Any) -> None:
     code = f"""
 import time, keras
 from tests_resume import SETTINGS, build
@@ -222,16 +222,16 @@ fit({numbered!r}, TrainOptions(**SETTINGS, checkpoint_steps=1), run="a", callbac
         time.sleep(0.05)
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    begun = step_reached()
-    assert 8 <= begun < STEPS * EPOCHS
+    first_step = step_reached()
+    assert 8 <= first_step < STEPS * EPOCHS
     history, rest, content = train(numbered)
-    assert rest == whole[1][begun:]
+    assert rest == whole[1][first_step:]
     assert history == whole[0]
-    # the layers' names count those of the module, which the other process imported under another name
+    # equal although the other process imported the layers from another module
     assert content == whole[2]
 
 
-def test_another_training_starts_anew_and_says_why(
+def test_a_checkpoint_of_another_training_is_not_used(
     here: Path, numbered: str, whole: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(Killed):
@@ -240,15 +240,17 @@ def test_another_training_starts_anew_and_says_why(
     with pytest.raises(Killed):
         train(numbered, callbacks=[At(8, kill)])
     assert Recorder.seen == whole[1][:8]
-    said = capsys.readouterr().out.splitlines()
-    assert said[0] == (
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == (
         "the checkpoint in checkpoints/a is of another training (changed: learning_rate, class_weights): "
         "starting from the beginning"
     )
-    assert said[1].startswith(f"epoch 1/{EPOCHS}")
+    assert lines[1].startswith(f"epoch 1/{EPOCHS}")
 
 
-def test_a_training_that_ended_before_its_files_were_written(here: Path, numbered: str, whole: Any) -> None:
+def test_a_training_killed_before_it_writes_its_files_writes_them_later(
+    here: Path, numbered: str, whole: Any
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("reelmill.train.fitting.fit._write", lambda *_: kill())
         with pytest.raises(Killed):
@@ -257,7 +259,7 @@ def test_a_training_that_ended_before_its_files_were_written(here: Path, numbere
     assert train(numbered) == (whole[0], [], whole[2])
 
 
-def test_a_damaged_checkpoint_is_named(here: Path) -> None:
+def test_a_damaged_checkpoint_is_reported_with_its_folder(here: Path) -> None:
     whole = checkpoint.Checkpoint(
         training_config={},
         progress=checkpoint.Progress(),
@@ -272,12 +274,12 @@ def test_a_damaged_checkpoint_is_named(here: Path) -> None:
     flipped[len(content) // 2] ^= 1
     for damaged in (b"", b"PK", content[:-9], bytes(flipped)):
         file.write_bytes(damaged)
-        said = r"the checkpoint in 'checkpoints/a' is damaged \(.*\): delete the folder to start from the beginning"
-        with pytest.raises(DatasetError, match=said):
+        message = r"the checkpoint in 'checkpoints/a' is damaged \(.*\): delete the folder to start from the beginning"
+        with pytest.raises(DatasetError, match=message):
             checkpoint.load("checkpoints/a")
 
 
-def test_a_checkpoint_is_what_was_saved(tmp_path: Path) -> None:
+def test_a_loaded_checkpoint_equals_the_saved_one(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     arrays = [random.normal(size=(3, 4)).astype(np.float32), np.array([7, 8], np.uint32), np.float32(0.1)]
     saved = checkpoint.Checkpoint(
@@ -288,27 +290,27 @@ def test_a_checkpoint_is_what_was_saved(tmp_path: Path) -> None:
         metric_state=[],
     )
     checkpoint.save(saved, str(tmp_path / "a/b"))
-    found = checkpoint.load(str(tmp_path / "a/b"))
-    assert found is not None
-    assert (found.training_config, found.progress) == (saved.training_config, saved.progress)
+    loaded = checkpoint.load(str(tmp_path / "a/b"))
+    assert loaded is not None
+    assert (loaded.training_config, loaded.progress) == (saved.training_config, saved.progress)
     for group in checkpoint.GROUPS:
-        mine, theirs = getattr(found, group), getattr(saved, group)
+        mine, theirs = getattr(loaded, group), getattr(saved, group)
         assert [(a.dtype, a.shape, a.tobytes()) for a in mine] == [
             (a.dtype, a.shape, a.tobytes()) for a in theirs
         ]
     assert [p.name for p in (tmp_path / "a/b").iterdir()] == [checkpoint.FILE_NAME]
     assert checkpoint.load(str(tmp_path / "nowhere")) is None
-    json.dumps(found.training_config)
+    json.dumps(loaded.training_config)
 
 
 @given(st.integers(1, 20), st.integers(1, 9), st.data())
-def test_parts_are_the_rest_of_the_steps(steps: int, epochs: int, data: st.DataObject) -> None:
+def test_fit_calls_cover_the_remaining_steps(steps: int, epochs: int, data: st.DataObject) -> None:
     step = data.draw(st.integers(0, steps * epochs))
-    made: list[tuple[int, int]] = []
+    steps_run: list[tuple[int, int]] = []
     for call in _fit_calls(step, steps_per_epoch=steps, epochs=epochs):
-        assert call.first_step == step + len(made)
+        assert call.first_step == step + len(steps_run)
         assert call.first_epoch == call.first_step // steps
         for epoch in range(call.first_epoch, call.last_epoch):
-            made += [(epoch, number) for number in range(call.steps)]
-    assert len(made) == steps * epochs - step
-    assert [epoch for epoch, _ in made] == [i // steps for i in range(step, steps * epochs)]
+            steps_run += [(epoch, number) for number in range(call.steps)]
+    assert len(steps_run) == steps * epochs - step
+    assert [epoch for epoch, _ in steps_run] == [i // steps for i in range(step, steps * epochs)]

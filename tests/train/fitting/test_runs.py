@@ -1,4 +1,4 @@
-"""Runs: several models of one project, each of columns of its own."""
+"""Runs: several models in one project, each on different columns."""
 
 import json
 import zlib
@@ -48,7 +48,7 @@ evaluate: {batch_size: 5}
 
 @pytest.fixture(scope="module")
 def moving(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Clips of four classes that no frame shows: flow, motion vectors and features do."""
+    """Clips of four classes that are visible in flow, motion vectors and features, but not in frames."""
     path = str(tmp_path_factory.mktemp("moving") / "set")
     recordings, directions = [], {}
     for split, count in SPLITS.items():
@@ -85,8 +85,10 @@ def moving(tmp_path_factory: pytest.TempPathFactory) -> str:
     }
     write_column(path, "motion", motion, shards=2)
     for name in ("vectors", "more"):
-        made = {c: features_payload(vectors(noisy(c, 3).reshape(STEPS, 6)), prefix="A") for c in directions}
-        write_column(path, name, made, kind="own", shards=2)
+        payloads = {
+            c: features_payload(vectors(noisy(c, 3).reshape(STEPS, 6)), prefix="A") for c in directions
+        }
+        write_column(path, name, payloads, kind="own", shards=2)
     return path
 
 
@@ -106,16 +108,16 @@ def run(command: Any, *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("name", "model"), [("flow", "frame_cnn"), ("vectors", "feature_mlp"), ("motion", "frame_cnn")]
 )
-def test_each_column_teaches_what_it_shows(project: Path, name: str, model: str) -> None:
-    said = run(train_command, name)
-    assert f"next: reelmill evaluate {name}" in said
+def test_a_model_of_each_column_learns_its_classes(project: Path, name: str, model: str) -> None:
+    output = run(train_command, name)
+    assert f"next: reelmill evaluate {name}" in output
     assert json.loads(Path(f"model/{name}/model.json").read_text())["model"] == model
     run(evaluate_command, name, "--num-clips", "2")
     assert json.loads(Path(f"metrics/evaluate/{name}.json").read_text())["top1"] == 1.0
     assert {p.name for p in Path("model").iterdir()} == {name}
 
 
-def test_two_streams_and_what_is_written_of_them(project: Path) -> None:
+def test_two_streams_are_trained_reproducibly(project: Path) -> None:
     run(train_command, "both", "--epochs", "2")
     content = Path("model/both/model.keras").read_bytes()
     run(train_command, "both", "--epochs", "2")
@@ -128,16 +130,16 @@ def test_two_streams_and_what_is_written_of_them(project: Path) -> None:
 
 
 @pytest.mark.parametrize("command", [train_command, evaluate_command])
-def test_which_run_has_to_be_said_where_there_are_several(project: Path, command: Any) -> None:
-    said = r"params.yaml has 4 runs: name one of flow, vectors, motion, both, as `reelmill (train|evaluate) flow`"
-    with pytest.raises(UsageError, match=said):
+def test_the_run_must_be_named_if_there_are_several(project: Path, command: Any) -> None:
+    message = r"params.yaml has 4 runs: name one of flow, vectors, motion, both, as `reelmill (train|evaluate) flow`"
+    with pytest.raises(UsageError, match=message):
         CliRunner().invoke(command, [], catch_exceptions=False)
     with pytest.raises(UsageError, match="no run 'frames'; there is flow, vectors, motion, both"):
         CliRunner().invoke(command, ["frames"], catch_exceptions=False)
     assert [p.name for p in project.iterdir()] == ["params.yaml"]
 
 
-def test_a_run_has_the_common_options_but_for_its_own() -> None:
+def test_options_of_a_run_override_the_common_ones() -> None:
     params = {"train": {"epochs": 3, "crop": 64}, "runs": {"a": {"epochs": 5}, "b": None}}
     assert run_options(params, "a", {}).epochs == 5
     assert run_options(params, "b", {}).epochs == 3
@@ -149,7 +151,7 @@ def test_a_run_has_the_common_options_but_for_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("runs", "said"),
+    ("runs", "message"),
     [
         ({"flow": {"epoch": 3}}, "unknown key 'runs.flow.epoch'; valid keys: columns, model"),
         ({"flow": {"epochs": 0}}, "runs.flow.epochs = 0"),
@@ -160,7 +162,7 @@ def test_a_run_has_the_common_options_but_for_its_own() -> None:
         ({1: {}}, "1 cannot name a run"),
     ],
 )
-def test_wrong_runs_are_explained(runs: Any, said: str) -> None:
+def test_invalid_runs_are_rejected(runs: Any, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         runs_of({"runs": runs})
-    assert said in str(caught.value)
+    assert message in str(caught.value)

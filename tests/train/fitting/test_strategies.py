@@ -1,4 +1,4 @@
-"""Several replicas: the same global batches, the same training. Each process that needs devices is one of these.
+"""Training with several replicas equals training with one. Each kind of device needs a separate process:
 
 python tests/train/fitting/test_strategies.py mirrored|worker|jax DATASET    prints JSON
 """
@@ -32,40 +32,40 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 STEPS, BATCH = 24, 4
 CUTS = sorted(np.random.default_rng(7).choice(np.arange(1, STEPS), 3, replace=False).tolist())
-"""Steps at which the sequence of batches is interrupted."""
+"""Steps at which the training is interrupted."""
 
 
 def mirrored(dataset: str) -> dict[str, Any]:
-    """What needs four logical processors; and what there is to compare with, by one replica."""
-    four = open_replicas(TrainOptions(strategy="mirrored", replicas=4))  # cuts the processor into so many
+    """Train with one, two and four replicas on logical CPU devices."""
+    four = open_replicas(TrainOptions(strategy="mirrored", replicas=4))  # divides the CPU into four devices
     two = open_replicas(TrainOptions(strategy="mirrored", replicas=2))
-    found: dict[str, Any] = {"counts": [two.count, four.count]}
-    found["uninterrupted"] = batches(Replicas(), dataset, 0, STEPS)
+    result: dict[str, Any] = {"counts": [two.count, four.count]}
+    result["uninterrupted"] = batches(Replicas(), dataset, 0, STEPS)
     parts = zip([0, *CUTS], [*CUTS, STEPS], [two, two, four, four], strict=True)
-    found["interrupted"] = [
+    result["interrupted"] = [
         b for begin, end, replicas in parts for b in batches(replicas, dataset, begin, end)
     ]
 
     models.build = plain
-    found["alone"], seen, _ = trainings.train(dataset)
-    found["alone_seen"] = grouped(seen, 1)
+    result["single"], seen, _ = trainings.train(dataset)
+    result["single_seen"] = grouped(seen, 1)
     killed(dataset, 10, checkpoint_steps=4)  # after step 8
     shutil.copytree("checkpoints", "interrupted/checkpoints")
     shutil.rmtree("checkpoints")
 
     killed(dataset, 10, checkpoint_steps=3, strategy="mirrored", replicas=2)
     seen = grouped(trainings.Recorder.seen, 2)[: trainings.step_reached()]
-    found["reached"] = trainings.step_reached()
-    found["changed"], rest, _ = trainings.train(dataset, strategy="mirrored", replicas=4)
-    found["changed_seen"] = seen + grouped(rest, 4)
+    result["reached"] = trainings.step_reached()
+    result["changed"], rest, _ = trainings.train(dataset, strategy="mirrored", replicas=4)
+    result["changed_seen"] = seen + grouped(rest, 4)
 
-    models.build = trainings.build  # with statistics of each replica's own
-    found["bit_equal"] = equal_when_killed(dataset)
-    return found
+    models.build = trainings.build  # with batch statistics that differ between replicas
+    result["bit_equal"] = equal_when_killed(dataset)
+    return result
 
 
 def worker(dataset: str) -> dict[str, Any]:
-    """One of two workers, which go on with what one replica began."""
+    """Train as one of two workers, which resume a training that one replica began."""
     models.build = plain
     options = TrainOptions(**{**trainings.SETTINGS, "strategy": "multi_worker"})
     result = fit(dataset, options, run="a")
@@ -74,28 +74,28 @@ def worker(dataset: str) -> dict[str, Any]:
 
 
 def jax(dataset: str) -> dict[str, Any]:
-    """The same on four devices of Keras on JAX, and from a step on, on two."""
+    """Resume the same training on four devices of Keras on JAX, and later on two."""
     models.build = plain
-    found: dict[str, Any] = {"devices": len(keras.distribution.list_devices())}
+    result: dict[str, Any] = {"devices": len(keras.distribution.list_devices())}
     killed(dataset, 18, checkpoint_steps=4, strategy="data_parallel")  # after step 16
-    found["reached"] = trainings.step_reached()
-    found["history"], _, _ = trainings.train(dataset, strategy="data_parallel", replicas=2)
-    return found
+    result["reached"] = trainings.step_reached()
+    result["history"], _, _ = trainings.train(dataset, strategy="data_parallel", replicas=2)
+    return result
 
 
 def plain(name: str, *, inputs: Any, classes: int, labels: Any = None, arguments: Any = None) -> Any:
-    """A model whose loss does not depend on how a batch is divided."""
+    """Build a model whose loss does not depend on the division of a batch."""
     return trainings.network(inputs, classes, stateful=False)
 
 
 def killed(dataset: str, step: int, **more: Any) -> None:
-    """Train until a step."""
+    """Train until a step at which the training is killed."""
     with contextlib.suppress(trainings.Killed):
         trainings.train(dataset, callbacks=[trainings.At(step, trainings.kill)], **more)
 
 
 def equal_when_killed(dataset: str) -> bool:
-    """Whether a training that is killed in its second epoch ends with the same history and the same bytes."""
+    """Return whether a training that is killed in its second epoch has the same history and model after resuming."""
     more = {"strategy": "mirrored", "replicas": 2, "epochs": 2, "validation_split": None}
     history, _, content = trainings.train(dataset, **more)
     killed(dataset, 10, checkpoint_steps=4, **more)
@@ -106,24 +106,24 @@ def equal_when_killed(dataset: str) -> bool:
 
 
 def grouped(parts: list[list[int]], replicas: int) -> list[list[int]]:
-    """Clips of each step, of what the replicas noted in any order."""
+    """Return the clips of each step from what the replicas have recorded in any order."""
     return [sorted(sum(parts[i : i + replicas], start=[])) for i in range(0, len(parts), replicas)]  # noqa: RUF017
 
 
 def batches(replicas: Any, dataset: str, begin: int, end: int) -> list[list[str]]:
-    """Clips of the global batches [begin, end), the replicas' parts put together."""
+    """Return the clips of the global batches [begin, end), with the parts of all replicas concatenated."""
 
     def dataset_of(share: Any) -> Any:
         order = Order(batch_size=BATCH, training=True, seed=3, start_step=begin, share=share)
         sampling = Sampling(clip_frames=2, stride=1)
         return Loader(dataset, split="train", columns=["numbers"], sampling=sampling, order=order).dataset()
 
-    found = []
+    clips = []
     for batch, _ in zip(replicas.distribute(dataset_of), range(begin, end), strict=False):
         parts = [batch["clip_id"]] if replicas.count == 1 else batch["clip_id"].values
         assert [len(part) for part in parts] == [BATCH // replicas.count] * replicas.count
-        found.append([clip.decode() for part in parts for clip in part.numpy()])
-    return found
+        clips.append([clip.decode() for part in parts for clip in part.numpy()])
+    return clips
 
 
 def start(what: str, dataset: str, folder: Path, **environment: str) -> "subprocess.Popen[str]":
@@ -147,29 +147,29 @@ def start(what: str, dataset: str, folder: Path, **environment: str) -> "subproc
 def result(process: "subprocess.Popen[str]") -> dict[str, Any]:
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err[-3000:]
-    found: dict[str, Any] = json.loads(out.splitlines()[-1])
-    return {**found, "said": out.splitlines()[:-1]}
+    json_result: dict[str, Any] = json.loads(out.splitlines()[-1])
+    return {**json_result, "output": out.splitlines()[:-1]}
 
 
 def ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     for each in sockets:
         each.bind(("127.0.0.1", 0))
-    found = [each.getsockname()[1] for each in sockets]
+    numbers = [each.getsockname()[1] for each in sockets]
     for each in sockets:
         each.close()
-    return found
+    return numbers
 
 
 def close(history: list[dict[str, float]], expected: list[dict[str, float]]) -> bool:
-    """Whether two histories agree but for rounding."""
+    """Return whether two histories are equal up to rounding."""
     return len(history) == len(expected) and all(
         row == pytest.approx(other, abs=3e-6) for row, other in zip(history, expected, strict=True)
     )
 
 
 def answers(numbered: str, folder: Path) -> dict[str, Any]:
-    """What each of the processes found out; workers and JAX go on where one replica was interrupted."""
+    """Run all processes; workers and JAX resume where one replica was interrupted."""
     first = {"mirrored": result(start("mirrored", numbered, folder))}
     for name in ("workers", "jax"):
         shutil.copytree(folder / "interrupted", folder / name)
@@ -193,64 +193,64 @@ def answers(numbered: str, folder: Path) -> dict[str, Any]:
     return {**first, **written, "files": files}
 
 
-def check_that_batches_go_on_with_more_replicas(found: dict[str, Any]) -> None:
-    answer = found["mirrored"]
+def check_batches_with_changing_replicas(results: dict[str, Any]) -> None:
+    answer = results["mirrored"]
     assert answer["counts"] == [2, 4]
     assert len(set(CUTS)) == 3
     assert len(answer["uninterrupted"]) == STEPS
     assert answer["interrupted"] == answer["uninterrupted"]
     numbers = [sorted(int(clip.partition("-")[2]) for clip in batch) for batch in answer["uninterrupted"]]
-    assert answer["alone_seen"] == numbers
+    assert answer["single_seen"] == numbers
     assert all(len(set(sum(numbers[i : i + 6], start=[]))) == 24 for i in range(0, STEPS, 6))  # noqa: RUF017
 
 
-def check_that_replicas_may_change_in_the_middle_of_an_epoch(found: dict[str, Any]) -> None:
-    answer = found["mirrored"]
+def check_change_of_replicas_within_an_epoch(results: dict[str, Any]) -> None:
+    answer = results["mirrored"]
     assert answer["reached"] == 9
-    assert "resumed at epoch 2, step 3 of 6" in answer["said"]
-    assert answer["changed_seen"] == answer["alone_seen"]
-    assert close(answer["changed"], answer["alone"])  # of training, and of 13 clips that 4 replicas share
+    assert "resumed at epoch 2, step 3 of 6" in answer["output"]
+    assert answer["changed_seen"] == answer["single_seen"]
+    assert close(answer["changed"], answer["single"])  # of training, and of 13 clips that 4 replicas share
 
 
-def check_that_what_replicas_have_of_their_own_is_resumed_to_the_bit(found: dict[str, Any]) -> None:
-    assert found["mirrored"]["bit_equal"]
+def check_state_of_each_replica_is_restored(results: dict[str, Any]) -> None:
+    assert results["mirrored"]["bit_equal"]
 
 
-def check_that_two_workers_go_on_as_one_and_the_chief_writes(found: dict[str, Any]) -> None:
-    chief, other = found["worker 0"], found["worker 1"]
+def check_two_workers_equal_one_and_the_chief_writes(results: dict[str, Any]) -> None:
+    chief, other = results["worker 0"], results["worker 1"]
     assert (chief["is_chief"], other["is_chief"]) == (True, False)
     assert chief["history"] == other["history"]
-    assert close(chief["history"], found["mirrored"]["alone"])
+    assert close(chief["history"], results["mirrored"]["single"])
     both = [sorted(pair) for pair in zip(chief["seen"], other["seen"], strict=True)]
-    assert [sorted(a + b) for a, b in both] == found["mirrored"]["alone_seen"][8:]
-    assert chief["said"][0] == "resumed at epoch 2, step 2 of 6"
-    assert other["said"] == []
-    assert found["files"].count("model.keras") == found["files"].count("a.csv") == 1
-    assert "state.npz" not in found["files"]
+    assert [sorted(a + b) for a, b in both] == results["mirrored"]["single_seen"][8:]
+    assert chief["output"][0] == "resumed at epoch 2, step 2 of 6"
+    assert other["output"] == []
+    assert results["files"].count("model.keras") == results["files"].count("a.csv") == 1
+    assert "state.npz" not in results["files"]
 
 
-def check_that_jax_goes_on_with_what_tensorflow_began(found: dict[str, Any]) -> None:
-    answer = found["jax"]
+def check_jax_resumes_a_training_of_tensorflow(results: dict[str, Any]) -> None:
+    answer = results["jax"]
     assert answer["devices"] == 4
-    assert answer["said"][0] == "resumed at epoch 2, step 2 of 6"
+    assert answer["output"][0] == "resumed at epoch 2, step 2 of 6"
     assert answer["reached"] == 16
-    assert "resumed at epoch 3, step 4 of 6" in answer["said"]
-    assert close(answer["history"], found["mirrored"]["alone"])
+    assert "resumed at epoch 3, step 4 of 6" in answer["output"]
+    assert close(answer["history"], results["mirrored"]["single"])
 
 
 @pytest.mark.slow
-def test_many_devices_train_as_one_does(numbered: str, tmp_path: Path) -> None:
+def test_many_devices_train_like_one(numbered: str, tmp_path: Path) -> None:
     # half a minute: not once for each of these and each of pytest's workers
-    found = answers(numbered, tmp_path)
-    check_that_batches_go_on_with_more_replicas(found)
-    check_that_replicas_may_change_in_the_middle_of_an_epoch(found)
-    check_that_what_replicas_have_of_their_own_is_resumed_to_the_bit(found)
-    check_that_two_workers_go_on_as_one_and_the_chief_writes(found)
-    check_that_jax_goes_on_with_what_tensorflow_began(found)
+    results = answers(numbered, tmp_path)
+    check_batches_with_changing_replicas(results)
+    check_change_of_replicas_within_an_epoch(results)
+    check_state_of_each_replica_is_restored(results)
+    check_two_workers_equal_one_and_the_chief_writes(results)
+    check_jax_resumes_a_training_of_tensorflow(results)
 
 
 @pytest.mark.parametrize(
-    ("options", "config", "said"),
+    ("options", "config", "message"),
     [
         (
             {"strategy": "none", "replicas": 2},
@@ -272,17 +272,17 @@ def test_many_devices_train_as_one_does(numbered: str, tmp_path: Path) -> None:
         ({"strategy": "multi_worker", "replicas": 2}, "", "set strategy to mirrored or data_parallel"),
     ],
 )
-def test_what_a_strategy_lacks_is_said(
-    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], config: str, said: str
+def test_missing_requirements_of_a_strategy_are_reported(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], config: str, message: str
 ) -> None:
     monkeypatch.setenv("TF_CONFIG", config) if config else monkeypatch.delenv("TF_CONFIG", raising=False)
-    tf.constant(0)  # or this process's processor would be cut
+    tf.constant(0)  # initialises TensorFlow, so that the CPU of this process is not divided
     with pytest.raises(UsageError) as caught:
         open_replicas(TrainOptions(**options))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_jax_has_to_be_chosen_before_keras_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jax_must_be_selected_before_keras_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
     monkeypatch.setenv("XLA_FLAGS", "")
     keras_setup.select_backend(TrainOptions())
@@ -293,7 +293,7 @@ def test_jax_has_to_be_chosen_before_keras_is_imported(monkeypatch: pytest.Monke
         keras_setup.select_backend(TrainOptions(strategy="data_parallel"))
 
 
-def test_a_batch_that_cannot_be_divided_names_one_that_can() -> None:
+def test_an_indivisible_batch_size_suggests_a_divisible_one() -> None:
     with pytest.raises(UsageError, match=r"batch_size 6 .* divisible by 4 replicas: take 8"):
         Order(batch_size=6, share=Share(replicas=4))
 
